@@ -1,0 +1,160 @@
+"""A picture of a layout."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .layout import MIN_CONFIDENCE, Box, Layout, LayoutObject
+
+RGB = tuple[int, int, int]
+Size = tuple[int, int]  # width, height
+
+# Ten hues that stay apart on paper-white and on photographs; `color_of` repeats them for further objects.
+COLORS = (
+    (228, 60, 50),
+    (40, 110, 220),
+    (30, 150, 70),
+    (240, 140, 20),
+    (140, 70, 190),
+    (0, 160, 175),
+    (225, 70, 150),
+    (135, 90, 50),
+    (120, 150, 20),
+    (70, 75, 90),
+)
+PAPER = (247, 247, 245)
+PLATE = (25, 25, 30)
+TYPEWRITER = str.maketrans("‘’“”–—×", "''\"\"--x")  # Pillow's own font has ASCII only; accents are dropped
+LIMBS = (  # of OpenPose's 18 keypoints
+    *((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7)),
+    *((1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),
+    *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
+)
+
+
+def color_of(index: int) -> RGB:
+    """The RGB colour (0..255) of the layout's object `index` in every picture of it."""
+    return COLORS[index % len(COLORS)]
+
+
+def draw_layout(layout: Layout, size: Size = (512, 512), background: Image.Image | None = None) -> Image.Image:
+    """The layout as an RGB picture of `size` (width, height) pixels, over `background` scaled to that size.
+
+    Boxes carry their phrase on a plate of their colour; masks are filled; keypoints are dots, joined to a figure if
+    they are OpenPose's 18. The bottom says what the background is and what must be absent, if the layout does.
+    """
+    picture = Image.new("RGB", size, PAPER) if background is None else background.convert("RGB").resize(size)
+    line = max(1, min(size) // 200)
+    by_area = sorted(enumerate(layout.objects), key=lambda pair: -_area(pair[1].box))  # small ones stay visible
+    for index, item in by_area:
+        picture.paste(color_of(index), mask=_fill(item, size))
+    draw = ImageDraw.Draw(picture)
+    for index, item in by_area:
+        draw.rectangle(_pixels(item.box, size), outline=color_of(index), width=line)
+        _draw_keypoints(draw, item, size, color_of(index), line)
+
+    font = ImageFont.load_default(size=max(9, min(size) // 38))
+    bottom = _draw_caption(picture, layout, font)
+    plates: list[Box] = []
+    for index, item in by_area[::-1]:  # a small box has the fewest places for its label
+        plates.append(_draw_label(draw, item, size, color_of(index), font, bottom, plates))
+    return picture
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _pixels(box: Box, size: Size) -> tuple[int, int, int, int]:
+    """First and last pixel of the box, both inside the picture."""
+    x0, y0 = (min(round(box[i] * size[i]), size[i] - 1) for i in (0, 1))
+    x1, y1 = (max(round(box[i + 2] * size[i]) - 1, low) for i, low in enumerate((x0, y0)))
+    return x0, y0, x1, y1
+
+
+def _fill(item: LayoutObject, size: Size) -> Image.Image:
+    """Opacity (0..255) of the object's colour: its mask, or a fainter box."""
+    if item.mask is not None:
+        opacity = Image.fromarray(np.where(item.mask > 0.5, 130, 0).astype(np.uint8))
+        return opacity.resize(size, Image.Resampling.BILINEAR)
+    opacity = Image.new("L", size)
+    ImageDraw.Draw(opacity).rectangle(_pixels(item.box, size), fill=40)
+    return opacity
+
+
+def _draw_keypoints(draw: ImageDraw.ImageDraw, item: LayoutObject, size: Size, color: RGB, line: int) -> None:
+    points = [(x * size[0], y * size[1]) if c > MIN_CONFIDENCE else None for x, y, c in item.keypoints]
+    for a, b in LIMBS if len(points) == 18 else ():
+        if points[a] and points[b]:
+            draw.line((*points[a], *points[b]), fill=color, width=2 * line)
+    for point in filter(None, points):
+        draw.circle(point, 2 * line, fill="white", outline=color, width=line)
+
+
+def _draw_caption(picture: Image.Image, layout: Layout, font: ImageFont.FreeTypeFont) -> int:
+    """Writes background and negative phrase along the bottom; returns the height that is left above."""
+    captions = {"background": layout.background, "without": layout.negative}
+    lines = [f"{word}: {phrase}" for word, phrase in captions.items() if phrase]
+    width, height = picture.size
+    row = sum(font.getmetrics())
+    top = height - row * len(lines)
+    picture.paste(PLATE, (0, top, width, height), Image.new("L", (width, height - top), 200))
+    for i, text in enumerate(lines):
+        _write(ImageDraw.Draw(picture), (0, top + i * row), _shortened(text, font, width), "white", font)
+    return top
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    item: LayoutObject,
+    size: Size,
+    color: RGB,
+    font: ImageFont.FreeTypeFont,
+    bottom: int,
+    plates: list[Box],
+) -> Box:
+    """Writes the phrase at its box, above `bottom`, where it hides the least of the other labels' `plates`.
+
+    Returns its own plate.
+    """
+    x0, y0, x1, y1 = _pixels(item.box, size)
+    text = _shortened(item.phrase, font, max(size[0] * 2 // 3, x1 - x0))
+    w, h = _text_width(text, font), sum(font.getmetrics())
+
+    def overlap(corner: tuple[int, int]) -> float:
+        x, y = corner
+        return sum(
+            max(0, min(x + w, right) - max(x, left)) * max(0, min(y + h, low) - max(y, top))
+            for left, top, right, low in plates
+        )
+
+    # Above, at the top, below, at the bottom of the box; from its left edge, then from its right edge.
+    places = [(x, y) for x in (x0, x1 - w + 1) for y in (y0 - h, y0, y1 + 1, y1 - h + 1)]
+    x, y = min(((min(max(x, 0), size[0] - w), max(min(y, bottom - h), 0)) for x, y in places), key=overlap)
+    draw.rectangle((x, y, x + w - 1, y + h - 1), fill=color)
+    brightness = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    _write(draw, (x, y), text, "black" if brightness > 150 else "white", font)
+    return x, y, x + w, y + h
+
+
+def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, color: str, font) -> None:
+    """One line of text in a row whose upper left is `corner`."""
+    draw.text((corner[0] + font.size / 4, corner[1] + sum(font.getmetrics()) / 2), text, color, font, anchor="lm")
+
+
+def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
+    return round(font.getlength(text) + font.size / 2)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text on one line of at most `width` pixels, cut with an ellipsis if need be."""
+    text = unicodedata.normalize("NFKD", " ".join(text.split())[:300]).translate(TYPEWRITER)
+    text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    if _text_width(text, font) <= width:
+        return text
+    while text and _text_width(text + "…", font) > width:
+        text = text[:-1]
+    return text.rstrip() + "…"

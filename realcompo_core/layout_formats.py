@@ -1,0 +1,251 @@
+"""Layouts from and to the types that ComfyUI nodes exchange.
+
+Where a `from_…` function takes `phrases`, it is one phrase per object or a single one for all of them. The keyword
+arguments `prompt`, `background` and `negative` (`**scene`) go into the layout as they are. The result is validated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from reprlib import repr as short
+
+import numpy as np
+
+from .errors import (
+    EmptyBoxError,
+    EmptyMaskError,
+    EmptyPhraseError,
+    LayoutFormatError,
+    MaskShapeError,
+    PhraseCountError,
+)
+from .layout import MIN_CONFIDENCE, Box, Layout, LayoutObject
+
+ELEMENT_GRID = 1000  # `elements` count in thousandths of the picture
+OVERSHOOT = 0.02  # detectors and drag canvases leave the picture by a few pixels
+POSE_PADDING = 0.1  # joints end before the head, hands and feet do
+
+
+def from_bounding_boxes(
+    boxes: dict | list | None,
+    phrases: str | Sequence[str] | None = None,
+    *,
+    width: int,
+    height: int,
+    image: int = 0,
+    **scene: str,
+) -> Layout:
+    """A layout from BOUNDING_BOX: `{x, y, width, height}` in pixels of a `width` × `height` picture.
+
+    `boxes` is one box, the boxes of one picture, or a list per image, of which `image` is taken; an image without boxes
+    (None, or none listed) gives an empty layout. Phrases not given are read from `label` or `metadata.desc` or
+    `metadata.text`. Boxes are cut at the border if they reach beyond it by at most 2 %.
+    """
+    boxes = _boxes_of_image(boxes, image)
+    if not boxes:
+        return Layout(**scene)
+    if phrases is None:
+        phrases = [_label(box, f"boxes[{i}]") for i, box in enumerate(boxes)]
+    objects = []
+    for i, (box, phrase) in enumerate(zip(boxes, _one_phrase_each(phrases, len(boxes), "boxes"), strict=True)):
+        x, y, w, h = (_number(box, key, f"boxes[{i}]") for key in ("x", "y", "width", "height"))
+        objects.append(LayoutObject(phrase, _cut((x / width, y / height, (x + w) / width, (y + h) / height))))
+    return Layout(tuple(objects), **scene).validate()
+
+
+def to_bounding_boxes(layout: Layout, width: int, height: int) -> list[dict]:
+    """The objects as BOUNDING_BOX in whole pixels, at least 1 × 1; `label` and `metadata.desc` carry the phrase."""
+    boxes = []
+    for item in layout.objects:
+        x0, y0, x1, y1 = _on_grid(item.box, width, height)
+        metadata = {"type": "obj", "text": "", "desc": item.phrase, "palette": []}
+        boxes.append(
+            {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": item.phrase, "metadata": metadata}
+        )
+    return boxes
+
+
+def from_elements(elements: list | dict | str, **scene: str) -> Layout:
+    """A layout from elements `{type, bbox: [ymin, xmin, ymax, xmax] in thousandths, desc}`.
+
+    `elements` is a list, a dict that holds it as "elements", or either as JSON text. A `text` element without `desc`
+    takes its `text` as phrase.
+    """
+    if isinstance(elements, str):
+        try:
+            elements = json.loads(elements)
+        except (ValueError, RecursionError) as error:
+            raise LayoutFormatError(f"elements: the text is no JSON ({error}): {short(elements)}") from error
+    if isinstance(elements, dict):
+        elements = elements.get("elements")
+    if not isinstance(elements, list):
+        raise LayoutFormatError(f'elements: {short(elements)}, expected a list or {{"elements": […]}}')
+    objects = []
+    for i, element in enumerate(elements):
+        path = f"elements[{i}]"
+        bbox = element.get("bbox") if isinstance(element, dict) else None
+        if not isinstance(bbox, list | tuple) or len(bbox) != 4:
+            raise LayoutFormatError(f"{path}: {short(element)}, expected a bbox [ymin, xmin, ymax, xmax]")
+        y0, x0, y1, x1 = (_number(bbox, corner, f"{path}.bbox") / ELEMENT_GRID for corner in range(4))
+        phrase = element.get("desc") or element.get("text")
+        if not isinstance(phrase, str):
+            raise EmptyPhraseError(f"{path}: no desc in {short(element)}, describe what is in the box")
+        objects.append(LayoutObject(phrase, _cut((x0, y0, x1, y1))))
+    return Layout(tuple(objects), **scene).validate()
+
+
+def to_elements(layout: Layout) -> list[dict]:
+    """The objects as elements, see `from_elements`; whole thousandths, at least 1 × 1."""
+    elements = []
+    for item in layout.objects:
+        x0, y0, x1, y1 = _on_grid(item.box, ELEMENT_GRID, ELEMENT_GRID)
+        elements.append({"type": "obj", "bbox": [y0, x0, y1, x1], "desc": item.phrase})
+    return elements
+
+
+def from_index_mask(index_mask: np.ndarray, phrases: str | Sequence[str], **scene: str) -> Layout:
+    """A layout from an int (height, width) array: 0 is background, i marks `phrases[i - 1]`.
+
+    Each object gets its mask and the box around it. `PhraseCountError` if the mask holds an index without a phrase,
+    `EmptyMaskError` if a phrase's index is nowhere.
+    """
+    phrases = [phrases] if isinstance(phrases, str) else phrases
+    index_mask = np.asarray(index_mask)
+    if index_mask.ndim != 2:
+        raise MaskShapeError(f"index mask of shape {index_mask.shape}, expected (height, width)")
+    indices = np.arange(1, len(phrases) + 1)
+    unknown = np.setdiff1d(index_mask, [0, *indices])
+    if unknown.size:
+        raise PhraseCountError(
+            f"the mask holds {short(unknown.tolist())}, {len(phrases)} phrases name 1..{len(phrases)}"
+        )
+    return from_masks(index_mask == indices[:, None, None], phrases, **scene)
+
+
+def from_masks(masks: np.ndarray, phrases: str | Sequence[str], **scene: str) -> Layout:
+    """A layout from a (objects, height, width) array, > 0.5 inside. Each object gets its mask and the box around it."""
+    masks = np.asarray(masks)
+    if masks.ndim != 3:
+        raise MaskShapeError(f"masks of shape {masks.shape}, expected (objects, height, width)")
+    phrases = _one_phrase_each(phrases, len(masks), "masks")
+    objects = (
+        LayoutObject(phrase, _box_around(mask, phrase), mask) for mask, phrase in zip(masks, phrases, strict=True)
+    )
+    return Layout(tuple(objects), **scene).validate()
+
+
+def from_pose_keypoints(
+    pose: dict | list[dict],
+    phrases: str | Sequence[str],
+    *,
+    image: int = 0,
+    min_confidence: float = MIN_CONFIDENCE,
+    **scene: str,
+) -> Layout:
+    """A layout from POSE_KEYPOINT, one object per person of image `image`.
+
+    `pose` lists `{canvas_width, canvas_height, people: [{pose_keypoints_2d: [x, y, confidence, …]}]}`. The box of a
+    person is the extent of the keypoints above `min_confidence`, padded by a tenth of its longer side.
+    """
+    frames = [pose] if isinstance(pose, dict) else pose
+    if image >= len(frames):
+        raise LayoutFormatError(f"pose: no image {image} among {len(frames)}")
+    frame = frames[image]
+    people = frame.get("people")
+    if not isinstance(people, list):
+        raise LayoutFormatError(f"pose[{image}].people: {short(people)}, expected a list")
+    poses = [_triples(person, f"pose[{image}].people[{i}]") for i, person in enumerate(people)]
+    canvas = tuple(_number(frame, f"canvas_{side}", f"pose[{image}]") for side in ("width", "height"))
+    # Some nodes write shares of the canvas. No pose in pixels lies within 2 pixels of the corner; a share may pass 1.
+    seen = [abs(coordinate) for points in poses for x, y, c in points if c > min_confidence for coordinate in (x, y)]
+    if max(seen, default=0) > 2:
+        poses = [tuple((x / canvas[0], y / canvas[1], c) for x, y, c in points) for points in poses]
+    phrases = _one_phrase_each(phrases, len(poses), "people")
+    objects = []
+    for i, (points, phrase) in enumerate(zip(poses, phrases, strict=True)):
+        confident = [(x, y) for x, y, c in points if c > min_confidence]
+        if len(confident) < 2:
+            raise EmptyBoxError(
+                f"people[{i}] ({phrase}): {len(confident)} keypoints above confidence {min_confidence}, "
+                "a box needs 2: remove the person or lower min_confidence"
+            )
+        objects.append(LayoutObject(phrase, _box_of_pose(confident, canvas), keypoints=points))
+    return Layout(tuple(objects), **scene).validate()
+
+
+def to_pose_keypoints(layout: Layout, width: int, height: int) -> list[dict]:
+    """The objects that have keypoints as POSE_KEYPOINT of one image, in pixels."""
+    people = [
+        {"pose_keypoints_2d": [value for x, y, c in item.keypoints for value in (x * width, y * height, c)]}
+        for item in layout.objects
+        if item.keypoints
+    ]
+    return [{"canvas_width": width, "canvas_height": height, "people": people}]
+
+
+def _boxes_of_image(boxes: dict | list | None, image: int) -> list[dict]:
+    if isinstance(boxes, list) and not all(isinstance(box, dict) for box in boxes):
+        boxes = boxes[image] if image < len(boxes) else None
+    return [boxes] if isinstance(boxes, dict) else boxes or []
+
+
+def _label(box: dict, path: str) -> str:
+    metadata = box.get("metadata") or {}
+    label = box.get("label") or metadata.get("desc") or metadata.get("text")
+    if not label:
+        raise EmptyPhraseError(f"{path}: neither label nor metadata.desc in {short(box)}, give phrases")
+    return label
+
+
+def _one_phrase_each(phrases: str | Sequence[str], count: int, what: str) -> list[str]:
+    phrases = [phrases] if isinstance(phrases, str) else list(phrases)
+    if len(phrases) == 1:
+        return phrases * count
+    if len(phrases) != count:
+        raise PhraseCountError(f"{count} {what} but {len(phrases)} phrases {phrases}: give one each, or one for all")
+    return phrases
+
+
+def _number(holder: dict | Sequence, key: str | int, path: str) -> float:
+    try:
+        return float(holder[key])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise LayoutFormatError(f"{path}: {key} is missing or no number in {short(holder)}") from error
+
+
+def _cut(box: Box) -> Box:
+    """Moves edges that overshoot the picture a little onto its border; the others are left for validation to refuse."""
+    return tuple(min(max(v, 0.0), 1.0) if -OVERSHOOT <= v <= 1 + OVERSHOOT else v for v in box)
+
+
+def _on_grid(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """The box in whole cells of a width × height grid, at least one cell in size."""
+    x0, y0 = min(round(box[0] * width), width - 1), min(round(box[1] * height), height - 1)
+    return x0, y0, max(round(box[2] * width), x0 + 1), max(round(box[3] * height), y0 + 1)
+
+
+def _box_around(mask: np.ndarray, phrase: str) -> Box:
+    inside = mask > 0.5
+    if not inside.any():
+        raise EmptyMaskError(f"the mask of {phrase!r} has nothing inside: leave the phrase out or mark its region")
+    height, width = mask.shape
+    rows, columns = (np.flatnonzero(inside.any(axis)).tolist() for axis in (1, 0))
+    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+
+
+def _triples(person: dict, path: str) -> tuple[tuple[float, float, float], ...]:
+    values = person.get("pose_keypoints_2d") or []
+    if len(values) % 3:
+        raise LayoutFormatError(f"{path}.pose_keypoints_2d: {len(values)} numbers, expected x, y, confidence in turn")
+    numbers = [_number(values, i, f"{path}.pose_keypoints_2d") for i in range(len(values))]
+    return tuple(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
+
+
+def _box_of_pose(points: list[tuple[float, float]], canvas: tuple[float, float]) -> Box:
+    """Extent of normalised points, padded by the same number of canvas pixels on all sides, cut at the border."""
+    lows, highs = zip(*((min(axis), max(axis)) for axis in zip(*points, strict=True)), strict=True)
+    padding = POSE_PADDING * max((high - low) * side for low, high, side in zip(lows, highs, canvas, strict=True))
+    x0, y0 = (max(low - padding / side, 0.0) for low, side in zip(lows, canvas, strict=True))
+    x1, y1 = (min(high + padding / side, 1.0) for high, side in zip(highs, canvas, strict=True))
+    return x0, y0, x1, y1

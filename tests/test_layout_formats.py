@@ -1,0 +1,261 @@
+import json
+
+import numpy as np
+import pytest
+
+from realcompo_core import errors
+from realcompo_core.layout import Layout, LayoutObject
+from realcompo_core.layout_formats import (
+    from_bounding_boxes,
+    from_elements,
+    from_index_mask,
+    from_masks,
+    from_pose_keypoints,
+    to_bounding_boxes,
+    to_elements,
+    to_pose_keypoints,
+)
+
+PIXELS = {"width": 400, "height": 200}
+LEFT = {"x": 0, "y": 50, "width": 100, "height": 100, "label": "a cat"}
+RIGHT = {"x": 300, "y": 0, "width": 100, "height": 200, "label": "a dog"}
+
+
+def phrases_and_boxes(layout):
+    return [(item.phrase, item.box) for item in layout.objects]
+
+
+A_CAT = ("a cat", (0, 0.25, 0.25, 0.75))
+A_DOG = ("a dog", (0.75, 0, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "image", "expected"),
+    [
+        (LEFT, 0, [A_CAT]),
+        ([LEFT, RIGHT], 0, [A_CAT, A_DOG]),
+        ([LEFT, RIGHT], 1, [A_CAT, A_DOG]),  # one picture's boxes hold for the whole batch
+        ([[LEFT, RIGHT]], 0, [A_CAT, A_DOG]),
+        ([[LEFT], [RIGHT]], 1, [A_DOG]),
+        ([LEFT, None, RIGHT], 2, [A_DOG]),
+        ([LEFT, None, RIGHT], 1, []),
+        ([[LEFT], []], 1, []),
+        ([[LEFT]], 5, []),
+        ([], 0, []),
+        (None, 0, []),
+    ],
+)
+def test_every_shape_of_bounding_boxes(boxes, image, expected):
+    assert phrases_and_boxes(from_bounding_boxes(boxes, image=image, **PIXELS)) == expected
+
+
+@pytest.mark.parametrize(
+    ("extra", "phrase"),
+    [
+        ({"label": "from label", "metadata": {"desc": "from desc"}}, "from label"),
+        ({"metadata": {"type": "obj", "text": "", "desc": "from desc"}}, "from desc"),
+        ({"metadata": {"type": "text", "text": "from text", "desc": ""}}, "from text"),
+    ],
+)
+def test_phrase_of_a_box(extra, phrase):
+    box = {"x": 0, "y": 0, "width": 10, "height": 10, **extra}
+    assert from_bounding_boxes(box, **PIXELS).objects[0].phrase == phrase
+    assert from_bounding_boxes(box, "explicit", **PIXELS).objects[0].phrase == "explicit"
+
+
+def test_one_phrase_serves_all_boxes_but_a_wrong_number_is_refused():
+    two = [LEFT, RIGHT]
+    assert [item.phrase for item in from_bounding_boxes(two, ["a corgi"], **PIXELS).objects] == ["a corgi"] * 2
+    with pytest.raises(errors.PhraseCountError, match="2 boxes but 3 phrases"):
+        from_bounding_boxes(two, ["a", "b", "c"], **PIXELS)
+
+
+def test_a_lost_track_is_empty_even_with_phrases():
+    assert from_bounding_boxes([[LEFT], None], ["a cat", "a dog"], image=1, **PIXELS).objects == ()
+
+
+def test_box_without_phrase_or_number_is_named():
+    with pytest.raises(errors.EmptyPhraseError, match=r"boxes\[1\]"):
+        from_bounding_boxes([LEFT, {**RIGHT, "label": ""}], **PIXELS)
+    with pytest.raises(errors.LayoutFormatError, match=r"boxes\[1\]: height"):
+        from_bounding_boxes([LEFT, {"x": 0, "y": 0, "width": 3, "label": "a dog"}], **PIXELS)
+
+
+def test_small_overshoot_is_cut_and_a_wrong_picture_size_is_not():
+    (item,) = from_bounding_boxes({**LEFT, "x": -2, "width": 405}, **PIXELS).objects
+    assert item.box == (0, 0.25, 1, 0.75)
+    with pytest.raises(errors.BoxOutsideError):
+        from_bounding_boxes(RIGHT, width=200, height=200)
+
+
+def test_scene_texts_pass_through():
+    layout = from_bounding_boxes(None, **PIXELS, prompt="no cats", background="a lawn", negative="cats")
+    assert (layout.prompt, layout.background, layout.negative) == ("no cats", "a lawn", "cats")
+
+
+SCENE = Layout((LayoutObject("a cat", (0.1, 0.2, 0.5, 0.9)), LayoutObject("a dog", (0.6, 0, 1, 0.5))))
+
+
+def test_bounding_boxes_carry_the_phrase_twice_in_whole_pixels():
+    first = to_bounding_boxes(SCENE, 100, 50)[0]
+    assert first["label"] == first["metadata"]["desc"] == "a cat"
+    assert [first[key] for key in ("x", "y", "width", "height")] == [10, 10, 40, 35]
+    assert all(type(first[key]) is int for key in ("x", "y", "width", "height"))
+
+
+def test_bounding_boxes_and_elements_come_back():
+    assert phrases_and_boxes(from_bounding_boxes(to_bounding_boxes(SCENE, 100, 50), width=100, height=50)) == (
+        phrases_and_boxes(SCENE)
+    )
+    assert phrases_and_boxes(from_elements(to_elements(SCENE))) == phrases_and_boxes(SCENE)
+
+
+@pytest.mark.parametrize("corner", [0.0, 0.5, 0.9999])
+def test_a_box_below_the_grid_keeps_an_area(corner):
+    speck = Layout((LayoutObject("a speck", (corner, corner, corner + 1e-5, corner + 1e-5)),))
+    from_bounding_boxes(to_bounding_boxes(speck, 64, 64), width=64, height=64)
+    from_elements(to_elements(speck))
+
+
+ELEMENT = {"type": "obj", "bbox": [100, 200, 300, 1000], "desc": "a cat"}
+
+
+@pytest.mark.parametrize("wrap", [lambda e: [e], lambda e: {"elements": [e]}, lambda e: json.dumps([e])])
+def test_elements_are_y_first_thousandths(wrap):
+    assert phrases_and_boxes(from_elements(wrap(ELEMENT))) == [("a cat", (0.2, 0.1, 1.0, 0.3))]
+
+
+def test_text_element_takes_its_text():
+    assert from_elements([{**ELEMENT, "type": "text", "text": "SALE", "desc": ""}]).objects[0].phrase == "SALE"
+
+
+@pytest.mark.parametrize(
+    ("elements", "error", "told"),
+    [
+        ("a cat", errors.LayoutFormatError, "no JSON"),
+        ({"boxes": []}, errors.LayoutFormatError, "expected a list"),
+        ([{"desc": "a cat"}], errors.LayoutFormatError, r"elements\[0\]"),
+        ([ELEMENT, {**ELEMENT, "bbox": [0, 0, "x", 1]}], errors.LayoutFormatError, r"elements\[1\].bbox"),
+        ([{**ELEMENT, "desc": ""}], errors.EmptyPhraseError, r"elements\[0\]"),
+        ([{**ELEMENT, "desc": 5}], errors.EmptyPhraseError, r"elements\[0\]"),
+        ([{**ELEMENT, "bbox": [0, 0, 1024, 1024]}] * 2, errors.BoxOutsideError, "1.024"),
+    ],
+)
+def test_bad_elements_are_named(elements, error, told):
+    with pytest.raises(error, match=told):
+        from_elements(elements)
+
+
+def test_index_mask_gives_tight_boxes_and_masks():
+    index_mask = np.zeros((4, 8), int)
+    index_mask[1, 2:5] = 1
+    index_mask[3, 7] = 2
+    layout = from_index_mask(index_mask, ["a cat", "a dog"], prompt="p")
+    assert phrases_and_boxes(layout) == [("a cat", (0.25, 0.25, 0.625, 0.5)), ("a dog", (0.875, 0.75, 1, 1))]
+    assert np.array_equal(layout.objects[1].mask, index_mask == 2)
+
+
+def test_a_lone_phrase_is_not_taken_for_its_letters():
+    assert from_index_mask(np.array([[0, 1]]), "cat").objects[0].phrase == "cat"
+
+
+@pytest.mark.parametrize(
+    ("index_mask", "phrases", "error", "told"),
+    [
+        (np.array([[0, 1]]), ["a cat", "a dog"], errors.EmptyMaskError, "a dog"),
+        (np.array([[0, 1, 3]]), ["a cat"], errors.PhraseCountError, "3"),
+        (np.array([[0, 255]]), [], errors.PhraseCountError, "255"),
+        (np.array([0, 1]), ["a cat"], errors.MaskShapeError, r"\(2,\)"),
+    ],
+)
+def test_bad_index_masks_are_named(index_mask, phrases, error, told):
+    with pytest.raises(error, match=told):
+        from_index_mask(index_mask, phrases)
+
+
+def test_masks_are_inside_above_one_half():
+    masks = np.zeros((2, 2, 4), np.float32)
+    masks[0, 0, 1:3] = 0.6, 0.5
+    masks[1] = 1
+    layout = from_masks(masks, "a cat")
+    assert [item.box for item in layout.objects] == [(0.25, 0, 0.5, 0.5), (0, 0, 1, 1)]
+
+
+def test_bad_masks_are_named():
+    with pytest.raises(errors.MaskShapeError, match=r"\(4, 4\)"):
+        from_masks(np.ones((4, 4)), ["a cat"])
+    with pytest.raises(errors.PhraseCountError, match="3 masks but 2 phrases"):
+        from_masks(np.ones((3, 4, 4)), ["a cat", "a dog"])
+    with pytest.raises(errors.EmptyMaskError, match="a cat"):
+        from_masks(np.zeros((1, 4, 4)), ["a cat"])
+
+
+def person(*points):
+    """18 keypoints, of which all but `points` were not seen."""
+    return {"pose_keypoints_2d": [value for point in points for value in point] + [0.0] * 3 * (18 - len(points))}
+
+
+def pose_of(*people, width=200, height=100):
+    return [{"canvas_width": width, "canvas_height": height, "people": list(people)}]
+
+
+STANDING = person((50, 20, 0.9), (60, 70, 0.8), (190, 95, 0.1))
+
+
+def test_box_of_a_pose_pads_the_confident_keypoints():
+    (item,) = from_pose_keypoints(pose_of(STANDING), "a dancer").objects
+    assert item.box == pytest.approx(((50 - 5) / 200, (20 - 5) / 100, (60 + 5) / 200, (70 + 5) / 100))
+    assert len(item.keypoints) == 18
+    assert item.keypoints[2] == (0.95, 0.95, 0.1)
+
+
+def test_pose_at_the_border_stays_inside():
+    (item,) = from_pose_keypoints(pose_of(person((-20, 50, 1), (150, 99, 1))), "a dancer").objects
+    assert item.box[0] == 0 and item.box[3] == 1
+
+
+def test_pose_in_shares_of_the_canvas_is_the_same_layout():
+    shares = person((0.25, 0.2, 0.9), (0.3, 0.7, 0.8), (0.95, 0.95, 0.1))
+    (from_shares,) = from_pose_keypoints(pose_of(shares), "a dancer").objects
+    (from_pixels,) = from_pose_keypoints(pose_of(STANDING), "a dancer").objects
+    assert (from_shares.box, from_shares.keypoints) == (from_pixels.box, from_pixels.keypoints)
+
+
+def test_pose_survives_the_round_trip():
+    layout = from_pose_keypoints(pose_of(STANDING, STANDING), ["a dancer", "a judge"])
+    (frame,) = to_pose_keypoints(layout, 200, 100)
+    assert (frame["canvas_width"], frame["canvas_height"]) == (200, 100)
+    assert frame["people"][1]["pose_keypoints_2d"] == pytest.approx(STANDING["pose_keypoints_2d"])
+
+
+def test_poses_and_phrases_must_agree():
+    two = pose_of(STANDING, STANDING)
+    assert [item.phrase for item in from_pose_keypoints(two, "a dancer").objects] == ["a dancer"] * 2
+    with pytest.raises(errors.PhraseCountError, match="2 people but 3 phrases"):
+        from_pose_keypoints(two, ["a", "b", "c"])
+    with pytest.raises(errors.PhraseCountError, match="0 people but 2 phrases"):
+        from_pose_keypoints(pose_of(), ["a", "b"])
+
+
+def test_pose_of_the_image_asked_for():
+    frames = pose_of() + pose_of(STANDING)
+    assert len(from_pose_keypoints(frames, "a dancer", image=1).objects) == 1
+    with pytest.raises(errors.LayoutFormatError, match="image 2"):
+        from_pose_keypoints(frames, "a dancer", image=2)
+
+
+@pytest.mark.parametrize(
+    ("pose", "error", "told"),
+    [
+        (pose_of(person((50, 20, 0.9))), errors.EmptyBoxError, r"people\[0\] \(a dancer\): 1 keypoints"),
+        (pose_of(person((500, 20, 1), (600, 90, 1))), errors.BoxOutsideError, "2.4"),
+        (pose_of({"pose_keypoints_2d": None}), errors.EmptyBoxError, "0 keypoints"),
+        (pose_of({"pose_keypoints_2d": [1, 2, 3, 4]}), errors.LayoutFormatError, "4 numbers"),
+        ([{"people": [STANDING]}], errors.LayoutFormatError, "canvas_width"),
+        ([{"canvas_width": 9, "canvas_height": 9}], errors.LayoutFormatError, "people"),
+        (pose_of(person((50, 20, 1), (float("nan"), 30, 1), (80, 60, 1))), errors.NotFiniteError, "nan"),
+    ],
+)
+def test_bad_poses_are_named(pose, error, told):
+    with pytest.raises(error, match=told):
+        from_pose_keypoints(pose, "a dancer")
