@@ -1,0 +1,59 @@
+"""Layout providers: from a sentence to a layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..errors import ProviderError
+from ..layout import Layout
+from .cache import CachedProvider
+from .openai_server import OpenAIProvider
+from .profiles import load_profile, profile_names
+from .rules import RulesProvider
+from .text import TextProvider
+
+
+class LayoutProvider(Protocol):
+    """Whatever turns a sentence into a layout."""
+
+    name: str
+
+    def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
+        """The layout of `prompt` for a picture of `size` = (width, height) pixels.
+
+        `ProviderError` if the provider does not answer, `ReplyError` if its answer is no usable layout, `Cancelled`.
+        """
+
+
+def provider_names() -> list[str]:
+    """Every name that `get_provider` accepts."""
+    return ["rules", "text", *profile_names()]
+
+
+def get_provider(
+    name: str = "rules",
+    *,
+    reply: str | None = None,
+    seed: int = 0,
+    timeout: float = 120.0,
+    cache: bool = True,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> LayoutProvider:
+    """The provider `name`: "rules" (no model), "text" (parses `reply`) or a provider profile (see `profiles`).
+
+    `seed`, `timeout` in seconds, `cache` and `cancelled` concern language models. An unknown name is a `ProviderError`.
+    """
+    if name == "rules":
+        return RulesProvider()
+    if name == "text":
+        if reply is None:
+            raise ProviderError("the provider 'text' parses a reply: pass it as `reply`, or use the provider 'rules'")
+        return TextProvider(reply)
+    if name not in profile_names():
+        raise ProviderError(
+            f"no layout provider {name!r}; there are {', '.join(provider_names())}. Profiles of language models are "
+            "described in realcompo_core/providers/profiles.py"
+        )
+    provider = OpenAIProvider(load_profile(name), seed=seed, timeout=timeout, cancelled=cancelled)
+    return CachedProvider(provider) if cache else provider

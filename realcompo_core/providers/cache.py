@@ -1,0 +1,63 @@
+"""Layouts that a language model proposed once, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from ..layout import Layout
+from .openai_server import OpenAIProvider
+
+
+class CachedProvider:
+    """Asks `provider` once per request; afterwards the layout comes from `folder`.
+
+    A request is the provider's `request_key` (address, model, seed, template, prompt, size). Only usable layouts are
+    stored: a reply that does not parse raises before. A damaged file counts as absent, and a folder that cannot be
+    written costs a warning, not the layout.
+    """
+
+    def __init__(self, provider: OpenAIProvider, folder: Path | None = None):
+        self.provider = provider
+        self.name = provider.name
+        self.folder = cache_folder() if folder is None else Path(folder)
+
+    def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
+        key = json.dumps(self.provider.request_key(prompt, size), sort_keys=True)
+        path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+        try:
+            return Layout.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            layout = self.provider.propose(prompt, size)
+        try:
+            _write(path, layout.to_json())
+        except OSError as error:
+            warnings.warn(f"the layout is not cached, {path} cannot be written: {error}", stacklevel=2)
+        return layout
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/realcompo/layouts` (default `~/.cache`), on Windows under `%LOCALAPPDATA%`."""
+    if sys.platform == "win32":
+        folder = Path(os.environ["LOCALAPPDATA"])
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return folder / "realcompo" / "layouts"
+
+
+def _write(path: Path, text: str) -> None:
+    """Atomic: readers see the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(part, path)
+    except OSError:
+        Path(part).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,504 @@
+import json
+import random
+import re
+import time
+from itertools import combinations, product
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from realcompo_core.errors import LayoutError, ProviderError, RealCompoError, TooManyObjectsError
+from realcompo_core.providers.rules import RulesProvider
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+SQUARE = (512, 512)
+TINY = 1e-3
+
+
+def propose(prompt, size=SQUARE):
+    return RulesProvider().propose(prompt, size)
+
+
+def phrases(prompt):
+    return [item.phrase for item in propose(prompt).objects]
+
+
+def boxes(prompt, size=SQUARE):
+    """Boxes by phrase; the last one where phrases repeat."""
+    return {item.phrase: item.box for item in propose(prompt, size).objects}
+
+
+# Geometry, written independently of the solver.
+
+
+def middle(box):
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def hull(group):
+    return min(b[0] for b in group), min(b[1] for b in group), max(b[2] for b in group), max(b[3] for b in group)
+
+
+def common(a, b):
+    """Extent of the common part along x and y; negative is a gap."""
+    return min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+
+
+def overlap(a, b):
+    return min(common(a, b)) > TINY
+
+
+def left(a, b):
+    return a[2] <= b[0] + TINY
+
+
+def above(a, b):
+    return a[3] <= b[1] + TINY
+
+
+def on(a, b):
+    low = b[1] + (b[3] - b[1]) / 3
+    return middle(a)[1] < middle(b)[1] and b[1] - TINY <= a[3] <= low and b[0] <= middle(a)[0] <= b[2]
+
+
+def inside(a, b):
+    return a[0] > b[0] and a[1] > b[1] and a[2] < b[2] and a[3] < b[3]
+
+
+def in_front(a, b):
+    return overlap(a, b) and a[3] > b[3]
+
+
+def beside(a, b):
+    across, along = common(a, b)
+    return -0.75 * max(a[2] - a[0], b[2] - b[0]) <= across <= TINY and along > 0
+
+
+def between(a, b, c):
+    return any(
+        min(one, other) < here < max(one, other) and not overlap(a, b) and not overlap(a, c)
+        for here, one, other in zip(middle(a), middle(b), middle(c), strict=True)
+    )
+
+
+# The published prompts: what each states, read by plain regular expressions.
+
+LMD = DATA / "lmd_gpt35_layout_replies.json"
+COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
+SIDES = {
+    "left": lambda x, y: x < 0.5,
+    "right": lambda x, y: x > 0.5,
+    "top": lambda x, y: y < 0.5,
+    "bottom": lambda x, y: y > 0.5,
+}
+
+
+def satisfies_published(prompt):
+    layout = propose(prompt)
+    found = sorted(item.phrase for item in layout.objects)
+    stated = prompt.removeprefix("A realistic photo of a scene ")
+    if match := re.fullmatch(r"without (\w+)s", stated):
+        return found == [] and match[1] in layout.negative
+    if match := re.fullmatch(r"with (one|two|three|four|five) (\w+?)s?", stated):
+        return found == [f"a {match[2]}"] * COUNTS[match[1]]
+    if match := re.fullmatch(r"with an? (\w+) on the (\w+) and an? (\w+) on the (\w+)", stated):
+        places = {item.phrase: middle(item.box) for item in layout.objects}
+        return all(SIDES[side](*places[f"a {noun}"]) for noun, side in (match.group(1, 2), match.group(3, 4)))
+    match = re.fullmatch(r"with (an? \w+ \w+) and (an? \w+ \w+)", stated)
+    return found == sorted(match.groups())
+
+
+@pytest.mark.skipif(not LMD.exists(), reason=f"published prompts absent: {LMD}")
+def test_satisfies_all_published_prompts():
+    prompts = json.loads(LMD.read_text(encoding="utf-8"))
+    assert len(prompts) == 250
+    assert [prompt for prompt in prompts if not satisfies_published(prompt)] == []
+
+
+# Generated sentences.
+
+NOUNS = (
+    "cat dog chair lamp table box bottle car bowl horse tree bird cup laptop book clock vase boat plant bench".split()
+)
+COLOURS = "red blue green yellow purple orange brown white black pink".split()
+WORDS = {2: "two", 3: "three"}
+BINARY = {
+    "to the left of": lambda a, b: left(a, b),
+    "left of": lambda a, b: left(a, b),
+    "on the left of": lambda a, b: left(a, b),
+    "to the right of": lambda a, b: left(b, a),
+    "on the right side of": lambda a, b: left(b, a),
+    "above": lambda a, b: above(a, b),
+    "over": lambda a, b: above(a, b),
+    "below": lambda a, b: above(b, a),
+    "under": lambda a, b: above(b, a) and common(a, b)[0] > 0,
+    "beneath": lambda a, b: above(b, a) and common(a, b)[0] > 0,
+    "on": on,
+    "on top of": on,
+    "sitting on": on,
+    "in front of": in_front,
+    "behind": lambda a, b: in_front(b, a),
+    "next to": beside,
+    "beside": beside,
+    "near": beside,
+    "inside": inside,
+    "in": inside,
+}
+PLACES = {
+    "on the left": lambda x, y: x < 0.5,
+    "on the right side": lambda x, y: x > 0.5,
+    "at the top": lambda x, y: y < 0.5,
+    "on the bottom": lambda x, y: y > 0.5,
+    "in the middle": lambda x, y: abs(x - 0.5) < 0.2 or abs(y - 0.5) < 0.2,
+    "in the top right corner": lambda x, y: x > 0.5 and y < 0.5,
+}
+
+
+class Sentence:
+    """A random sentence of 1 to 5 noun phrases and what it states about them."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.nouns = self.random.sample(NOUNS, 5)
+        self.groups = []  # phrase, count
+        self.binary = []  # subject, word, object
+        self.places = []  # subject, words
+        self.between = []
+        self.surrounded = []
+        size = self.random.randint(1, 5)
+        self.text = self.random.choice(["", "a photo of ", "there is ", "A realistic photo of a scene with "])
+        self.text += self.clause(size)
+        while len(self.groups) < size:
+            relations = len(self.binary)
+            clause = self.clause(size - len(self.groups))
+            # "a and b inside c" would put both in c, and so for all that a relation shares with what "and" joins
+            joints = [", ", ". "] if len(self.binary) > relations else [" and ", ", ", ". "]
+            self.text += self.random.choice(joints) + clause
+
+    def noun_phrase(self, counted=True, count=None):
+        count = count or (self.random.choice([1, 1, 1, 2, 3]) if counted else 1)
+        colour = self.random.choice(["", *COLOURS, "red and white", "small black"])
+        noun = f"{colour} {self.nouns[len(self.groups)]}".strip()
+        phrase = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+        self.groups.append((phrase, count))
+        plural = noun + ("es" if noun.endswith(("x", "ch")) else "s")
+        return phrase if count == 1 else f"{WORDS.get(count, count)} {plural}"
+
+    def relation(self, subject, words=BINARY):
+        word = self.random.choice(list(words))
+        self.binary.append((subject, word, len(self.groups)))
+        # A group can only stand on, in or behind something, not be stood on.
+        return f" {word} {self.noun_phrase(counted=BINARY[word] not in (on, in_front, inside))}"
+
+    def clause(self, room):
+        first = len(self.groups)
+        kind = self.random.choice(["plain", "place", "relation", "chain", "shared", "between", "surrounded"])
+        if kind == "relation" and room >= 2:
+            return self.noun_phrase() + self.relation(first)
+        if kind == "chain" and room >= 3:
+            return self.noun_phrase() + self.relation(first) + self.relation(first + 1)
+        if kind == "shared" and room >= 3:
+            directions = [word for word, holds in BINARY.items() if holds not in (on, inside, in_front, beside)]
+            return self.noun_phrase() + self.relation(first) + " and" + self.relation(first, directions)
+        if kind == "between" and room >= 3:
+            self.between.append((first, first + 1, first + 2))
+            one, two, three = self.noun_phrase(False), self.noun_phrase(False), self.noun_phrase(False)
+            return f"{one} between {two} and {three}"
+        if kind == "surrounded" and room >= 2:
+            self.surrounded.append((first, first + 1))
+            return f"{self.noun_phrase(False)} surrounded by {self.noun_phrase(count=self.random.randint(3, 5))}"
+        if kind == "place":
+            words = self.random.choice(list(PLACES))
+            self.places.append((first, words))
+            return f"{self.noun_phrase()} {words}"
+        return self.noun_phrase()
+
+    def may_meet(self):
+        """Pairs of groups whose boxes may overlap: those said to, and what comes along with them."""
+        rests = {(a, b) for a, word, b in self.binary if BINARY[word] in (on, inside)}
+        holds = {(a, b) for a, word, b in self.binary if BINARY[word] is inside}
+        front = {(a, b) for a, word, b in self.binary if word == "in front of"}
+        front |= {(b, a) for a, word, b in self.binary if word == "behind"}
+        meeting = rests | front
+
+        def reach(start, edges):
+            found = {start}
+            for _ in self.groups:
+                found |= {b for a, b in edges if a in found}
+            return found
+
+        pairs = set(meeting)
+        for content, container in holds:
+            around = {(a, b) for a, b in meeting if container not in (a, b)}
+            pairs |= {(other, container) for other in reach(content, around | {(b, a) for a, b in around})}
+        for a, b in front:
+            pairs |= set(product(reach(a, {(y, x) for x, y in rests}), reach(b, rests)))
+        for (a, b), (c, d) in product(pairs.copy(), holds):  # what a container holds stays in all that holds it
+            if b == c:
+                pairs.add((a, d))
+        return {frozenset(pair) for pair in pairs}
+
+    def violations(self, layout):
+        """What the layout does not satisfy."""
+        expected = [phrase for phrase, count in self.groups for _ in range(count)]
+        found = [item.phrase for item in layout.objects]
+        if found != expected:
+            return [f"objects {found}, expected {expected}"]
+        boxes = iter([item.box for item in layout.objects])
+        groups = [[next(boxes) for _ in range(count)] for _, count in self.groups]
+        wrong = []
+        for a, word, b in self.binary:
+            holds = BINARY[word]
+            if holds in (in_front, beside) or word in ("behind", "under", "beneath"):
+                satisfied = holds(hull(groups[a]), hull(groups[b]))
+            else:
+                satisfied = all(holds(one, other) for one, other in product(groups[a], groups[b]))
+            if not satisfied:
+                wrong.append((a, word, b))
+        for a, words in self.places:
+            if not PLACES[words](*middle(hull(groups[a]))):
+                wrong.append((a, words))
+        for a, b, c in self.between:
+            if not between(groups[a][0], groups[b][0], groups[c][0]):
+                wrong.append((a, "between", b, c))
+        for a, b in self.surrounded:
+            x, y = middle(groups[a][0])
+            around = hull(groups[b])
+            if not (around[0] < x < around[2] and around[1] < y < around[3]):
+                wrong.append((a, "surrounded by", b))
+        placed = [(index, box) for index, group in enumerate(groups) for box in group]
+        allowed = self.may_meet()
+        for (a, one), (b, other) in combinations(placed, 2):
+            if overlap(one, other) and frozenset((a, b)) not in allowed:
+                wrong.append((a, "overlaps", b))
+        wrong += [box for _, box in placed if not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1)]
+        return wrong
+
+
+def test_generated_sentences_are_satisfied():
+    failures = {}
+    sizes = [(512, 512), (768, 512), (512, 896)]
+    for seed in range(600):
+        sentence = Sentence(seed)
+        wrong = sentence.violations(propose(sentence.text, sizes[seed % 3]))
+        if wrong:
+            failures[sentence.text] = wrong
+    assert failures == {}
+
+
+def test_same_layout_every_time():
+    for seed in range(20):
+        text = Sentence(seed).text
+        first, second = propose(text), propose(text)
+        assert [item.box for item in first.objects] == [item.box for item in second.objects]
+
+
+def test_fast():
+    texts = [Sentence(seed).text for seed in range(1000, 1060)]
+    start = time.process_time()
+    for text in texts:
+        propose(text)
+    assert (time.process_time() - start) / len(texts) < 0.05
+
+
+# Grammar, one feature at a time.
+
+
+@pytest.mark.parametrize(
+    "prompt, expected",
+    [
+        ("two red circles and a blue square", ["a red circle"] * 2 + ["a blue square"]),
+        ("3 cats", ["a cat"] * 3),
+        ("several dogs", ["a dog"] * 3),
+        ("a pair of shoes", ["a shoe"] * 2),
+        ("a couple of women", ["a woman"] * 2),
+        ("a dozen eggs", ["an egg"] * 12),
+        ("twenty-five balls", ["a ball"] * 25),
+        ("a red and white cat", ["a red and white cat"]),
+        ("a big, red car and an orange", ["a big red car", "an orange"]),
+        ("a red, white and blue flag, a ball", ["a red white and blue flag", "a ball"]),
+        ("a cup of coffee and a glass of water", ["a cup of coffee", "a glass of water"]),
+        ("a dog sleeping on a sofa", ["a dog", "a sofa"]),
+        ("a cat that is under the wooden table", ["a cat", "a wooden table"]),
+        ("a car that is red", ["a red car"]),
+        ("a (red:1.2) circle", ["a red circle"]),
+        ("Draw me a picture of a cat, a dog, and a bird.", ["a cat", "a dog", "a bird"]),
+        ("best quality, a cat, cinematic lighting", ["a cat"]),
+        ("a dog in a park", ["a dog"]),
+        ("There are two cups. The cups are on a table.", ["a cup", "a cup", "a table"]),
+        ("a dog chasing a ball", ["a dog", "a ball"]),
+        ("A cat is lying on a bed", ["a cat", "a bed"]),
+        ("a dog sleeps next to a cat", ["a dog", "a cat"]),
+        ("a building next to a ring", ["a building", "a ring"]),
+    ],
+)
+def test_objects(prompt, expected):
+    assert phrases(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    "prompt, objects, negative",
+    [
+        ("a scene without cats or dogs", [], "cats, dogs"),
+        ("no people", [], "people"),
+        ("a street with no cars", [], "cars"),
+        ("a man without a hat on a bench", ["a man", "a bench"], "hat"),
+        ("a table with no cups on it and a lamp", ["a table", "a lamp"], "cups"),
+        ("zero cats and two dogs", ["a dog", "a dog"], "cats"),
+    ],
+)
+def test_absence(prompt, objects, negative):
+    layout = propose(prompt)
+    assert ([item.phrase for item in layout.objects], layout.negative) == (objects, negative)
+
+
+def test_frame_and_place_are_background():
+    layout = propose("A realistic photo of a scene with a dog in a park")
+    assert [item.phrase for item in layout.objects] == ["a dog"]
+    assert layout.background == "a realistic photo of a scene, a park"
+
+
+def test_relations_attach_to_the_nearest_phrase():
+    found = boxes("a cup on a table next to a lamp")
+    assert on(found["a cup"], found["a table"]) and beside(found["a table"], found["a lamp"])
+    found = boxes("a cup on a table and next to a lamp")
+    assert on(found["a cup"], found["a table"]) and beside(found["a cup"], found["a lamp"])
+
+
+def test_and_shares_a_direction():
+    found = boxes("a blue cross above a red triangle and a green heart")
+    assert above(found["a blue cross"], found["a red triangle"]) and above(
+        found["a blue cross"], found["a green heart"]
+    )
+    found = boxes("a dog and a cat to the left of a car")
+    assert left(found["a dog"], found["a car"]) and left(found["a cat"], found["a car"])
+
+
+@pytest.mark.parametrize("large, small", [("", ""), ("large ", ""), ("", "small "), ("large ", "small ")])
+@pytest.mark.parametrize("count", ["two", "three", "four"])
+def test_direction_is_further_along_than_across(count, large, small):
+    for words, (dx, dy) in {"to the left of": (1, 0), "above": (0, 1)}.items():
+        *group, other = (item.box for item in propose(f"{count} {large}stars {words} a {small}heart").objects)
+        for box in group:
+            x, y = (there - here for here, there in zip(middle(box), middle(other), strict=True))
+            assert x * dx + y * dy >= abs(x * dy) + abs(y * dx)
+
+
+def test_the_names_an_object_again():
+    found = boxes("a cat left of a dog. The dog is above a bird.")
+    assert len(found) == 3 and left(found["a cat"], found["a dog"]) and above(found["a dog"], found["a bird"])
+
+
+def test_two_sides_stated_first():
+    found = boxes("On the left, a dog; on the right, a cat")
+    assert left(found["a dog"], found["a cat"])
+
+
+def test_between_two_of_a_kind():
+    dog, *cats = [item.box for item in propose("a dog between two cats").objects]
+    assert between(dog, *cats)
+
+
+def test_two_in_two():
+    layout = [item.box for item in propose("two cats in two boxes").objects]
+    assert inside(layout[0], layout[2]) and inside(layout[1], layout[3])
+
+
+def test_worn_and_ridden():
+    found = boxes("a man wearing a hat")
+    assert inside(found["a hat"], found["a man"])
+    found = boxes("a man wearing a hat next to a car")
+    assert inside(found["a hat"], found["a man"]) and beside(found["a man"], found["a car"])
+    found = boxes("a girl riding a horse")
+    assert on(found["a girl"], found["a horse"])
+
+
+def test_single_object_is_centred_and_half_the_picture():
+    (box,) = boxes("a cat", (768, 512)).values()
+    assert middle(box) == pytest.approx((0.5, 0.5), abs=1e-3)
+    assert (box[2] - box[0]) * 768 == pytest.approx((box[3] - box[1]) * 512, abs=1)
+    assert box[3] - box[1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_attributes_scale():
+    found = boxes("a small green star below a large yellow ring")
+    width = {phrase: box[2] - box[0] for phrase, box in found.items()}
+    assert width["a small green star"] < 0.6 * width["a large yellow ring"]
+
+
+# What cannot be placed or read.
+
+
+@pytest.mark.parametrize(
+    "prompt, named",
+    [
+        ("a cat above a dog and a dog above a cat", ["a cat above a dog", "a dog above a cat"]),
+        ("a cat left of a dog. A bird. The dog is left of the cat.", ["a cat left of a dog", "the dog left of a cat"]),
+        ("a box in a bag next to a cat. The bag is in the box.", ["a box in a bag", "the bag in a box"]),
+    ],
+)
+def test_contradiction_names_the_relations(prompt, named):
+    with pytest.raises(LayoutError) as error:
+        propose(prompt)
+    message = str(error.value).lower()
+    assert message.count("'") == 2 * len(named)  # no relation that is not to blame
+    for words in (re.sub(r"\b(a|the) ", "", text) for text in named):
+        assert words in re.sub(r"\b(a|the) ", "", message)
+
+
+def test_too_many_objects():
+    assert len(propose("thirty cats").objects) == 30
+    for prompt in ("31 cats", "three dozen eggs", "20 cats and 20 dogs", "a hundred birds", "9" * 3000 + " cats"):
+        with pytest.raises(TooManyObjectsError, match="30"):
+            propose(prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "   ", "!!! ...", "🐱🐶", "一只猫", "and", "the", "\x00", "on the left", "{}[]()"]
+)
+def test_unreadable_prompt_is_named(prompt):
+    with pytest.raises(ProviderError) as error:
+        propose(prompt)
+    assert repr(prompt) in str(error.value) and "another provider" in str(error.value)
+
+
+@pytest.mark.parametrize("prompt", ["a cat above", "a cat next to and behind a dog", "a cat and a dog above it"])
+def test_half_a_relation_is_refused(prompt):
+    with pytest.raises(ProviderError, match=re.escape(repr(prompt))):
+        propose(prompt)
+
+
+FRAGMENTS = [
+    *BINARY,
+    *PLACES,
+    *NOUNS,
+    *COLOURS,
+    *"a the two no without and , . between with 7 is it é 猫 🐱 of".split(),
+]
+
+
+@settings(max_examples=150, deadline=2000)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=40).map(" ".join) | st.text(max_size=200))
+def test_hostile_input_raises_named_errors_only(prompt):
+    try:
+        layout = propose(prompt)
+    except RealCompoError:
+        return
+    assert layout.objects or layout.negative
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a " * 2000, "cat " * 1000, "photo of " * 444, "a cat above " * 300, "a" * 10**6, "no " * 1300, ", " * 2000]
+    + [" and ".join(f"a {noun} next to a {other}" for noun, other in combinations(NOUNS[:6], 2))]
+    + [" and ".join(f"a {a} {word} the {b}" for (a, b), word in zip(combinations(NOUNS, 2), BINARY, strict=False))],
+)
+def test_long_input_takes_bounded_time(prompt):
+    start = time.process_time()
+    try:
+        propose(prompt)
+    except RealCompoError:
+        pass
+    assert time.process_time() - start < 3
