@@ -1,0 +1,77 @@
+"""Tiny pipelines with random weights, of every kind that the adapter supports."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipelines():
+    """`fidelity` (SD), `gligen` (SD with opened gates) and `sdxl`; autoencoder and text encoder are shared."""
+    from diffusers import AutoencoderTiny, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers.pipelines.deprecated.stable_diffusion_gligen.pipeline_stable_diffusion_gligen import (
+        StableDiffusionGLIGENPipeline,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    from shapescenes import models
+
+    torch.manual_seed(0)
+    text_encoder = models.text_encoder()
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 4,
+        decoder_block_out_channels=(8,) * 4,
+        num_encoder_blocks=(1,) * 4,
+        num_decoder_blocks=(1,) * 4,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=text_encoder.config.hidden_size,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    gated = UNet2DConditionModel.from_config(unet.config, attention_type="gated")
+    for name, parameter in gated.named_parameters():
+        if "alpha" in name:
+            parameter.data.fill_(0.7)
+
+    sdxl_config = CLIPTextConfig.from_dict({**text_encoder.config.to_dict(), "projection_dim": 64})
+    text_encoder_2 = CLIPTextModelWithProjection(sdxl_config)
+    sdxl_unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        cross_attention_dim=2 * text_encoder.config.hidden_size,
+        attention_head_dim=(2, 4),
+        norm_num_groups=16,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 64,
+    )
+    for module in (vae, text_encoder, text_encoder_2, unet, gated, sdxl_unet):
+        module.eval()
+
+    tokenizer, scheduler = models.tokenizer(), models.scheduler()
+    shared = {"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, "scheduler": scheduler}
+    sd = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipelines = SimpleNamespace(
+        fidelity=StableDiffusionPipeline(**shared, unet=unet, **sd),
+        gligen=StableDiffusionGLIGENPipeline(**shared, unet=gated, **sd),
+        sdxl=StableDiffusionXLPipeline(
+            **shared, unet=sdxl_unet, text_encoder_2=text_encoder_2, tokenizer_2=tokenizer, add_watermarker=False
+        ),
+    )
+    for pipeline in vars(pipelines).values():
+        pipeline.set_progress_bar_config(disable=True)
+    return pipelines
