@@ -7,12 +7,15 @@ a host: an adapter calls `MapReader.read(q, k)` from wherever its network comput
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .frozen import FrozenNetwork
 
 LOSS_SCALE = 1024  # the gradient is about 1e-6: in fp16 it would underflow on its way
 
@@ -121,12 +124,13 @@ class MapReader:
         self._maps: list[Tensor] = []
 
     def __enter__(self) -> MapReader:
-        self._grad_mode = torch.enable_grad()
-        self._grad_mode.__enter__()
+        self._modes = ExitStack()
+        self._modes.enter_context(torch.enable_grad())
+        self._modes.enter_context(FrozenNetwork())
         return self
 
     def __exit__(self, kind, error, trace) -> bool:
-        self._grad_mode.__exit__(kind, error, trace)
+        self._modes.close()
         self._maps.clear()
         return kind is StopForward
 

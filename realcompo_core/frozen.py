@@ -1,0 +1,67 @@
+"""Gradients through a frozen network that keep less of it.
+
+Only the gradient in the latent is wanted, never one in the weights. PyTorch keeps more than that needs: the input of
+each convolution, and both ends of each SiLU after a group norm. While `FrozenNetwork` is active, convolutions keep
+nothing and the pair keeps the norm's input alone. Values are unchanged; no layer of the network is touched.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class FrozenNetwork(TorchFunctionMode):
+    """A mode for the forward pass; the backward pass may run inside or after it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if torch.is_grad_enabled():
+            if func is torch.conv2d and not kwargs and _is_plain_convolution(*args):
+                return _Convolution.apply(*args)
+            if func is F.group_norm:
+                output = func(*args, **kwargs)
+                output._normed_from = (args, kwargs)
+                return output
+            if func is F.silu and hasattr(args[0], "_normed_from") and not kwargs.get("inplace"):
+                (x, *norm_args), norm_kwargs = args[0]._normed_from
+                return _NormedSiLU.apply(x, args[0].detach(), lambda x: F.group_norm(x, *norm_args, **norm_kwargs))
+        return func(*args, **kwargs)
+
+
+class _Convolution(torch.autograd.Function):
+    """conv2d whose weight and bias are constants: its backward pass needs the weight and the input's shape."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+        ctx.constants = x.shape, weight, (stride, padding, dilation, groups)
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    def backward(ctx, grad):
+        shape, weight, options = ctx.constants
+        return torch.nn.grad.conv2d_input(shape, weight, grad, *options), None, None, None, None, None, None
+
+
+class _NormedSiLU(torch.autograd.Function):
+    """silu(norm(x)), whose norm is computed again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx, x, normed, norm):
+        ctx.save_for_backward(x)
+        ctx.norm = norm
+        return F.silu(normed)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x = ctx.saved_tensors[0].detach().requires_grad_(True)
+        with torch.enable_grad():
+            output = F.silu(ctx.norm(x))
+        return torch.autograd.grad(output, x, grad)[0], None, None
+
+
+def _is_plain_convolution(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, *_) -> bool:
+    """A frozen one in one precision, as autocast may not get between, with its padding in numbers."""
+    return x.requires_grad and not weight.requires_grad and x.dtype == weight.dtype and not isinstance(padding, str)
