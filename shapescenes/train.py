@@ -1,0 +1,252 @@
+"""Train the whole family: `python -m shapescenes.train` (all stages), or one stage by name.
+
+Stages, in order: vae, judge, text_to_image, layout_branch. Every stage is seeded, saves its state each minute and, run
+again after an interruption, goes on where it was. Finished weights land in `shapescenes/weights`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+
+from shapescenes import data, judge, models
+from shapescenes.world import SIZE
+
+# settings --------------------------------------------------------------------------------------------------------
+RENDERED, FLAT = 20_000, 8_000  # pictures in the training sets
+STEPS = {"vae": (4400,), "judge": (900,), "text_to_image": (1900, 2500), "layout_branch": (800,)}  # one entry a cycle
+BATCH = {"vae": 12, "judge": 32, "text_to_image": 48, "layout_branch": 48}
+RATE = {"vae": 2e-3, "judge": 2e-3, "text_to_image": 1.2e-3, "layout_branch": 1.2e-3}  # peak learning rates, AdamW
+CROP = 64  # pixels, VAE training
+CAPTION_DROPOUT = 0.1
+EMA = 0.998
+SNR_CAP = 5.0  # min-SNR-gamma weighting, Hang et al. 2023
+SAVE_EVERY = 60  # seconds
+
+
+def train_loop(stage: str, model: nn.Module, loss: Callable[[int], Tensor], folder: Path) -> nn.Module:
+    """AdamW, cosine decay with warm restarts (Loshchilov & Hutter 2017), EMA; resumable. Returns the EMA `model`.
+
+    `loss(step)` must draw its batch from `step` alone, so that a resumed run sees what an uninterrupted one would.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=RATE[stage], weight_decay=1e-2, betas=(0.9, 0.99))
+    average = [p.detach().clone() for p in trained]
+    state_file, first = folder / f"{stage}.state.pt", 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, first = state["average"], state["step"]
+    steps, saved, began = sum(STEPS[stage]), time.monotonic(), time.monotonic()
+    for step in range(first, steps):
+        torch.manual_seed(step)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE[stage] * learning_rate(step, STEPS[stage])
+        value = loss(step)
+        optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        decay = min(EMA, (step + 1) / (step + 10))
+        torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - decay)
+        if (step + 1) % 50 == 0:
+            pace = (time.monotonic() - began) / (step + 1 - first)
+            print(f"{stage} {step + 1}/{steps} loss {value.item():.4f} {pace:.2f} s/step", flush=True)
+        if time.monotonic() - saved > SAVE_EVERY or step + 1 == steps:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+            torch.save({**state, "step": step + 1}, state_file.with_suffix(".part"))
+            state_file.with_suffix(".part").replace(state_file)
+            saved = time.monotonic()
+    with torch.no_grad():
+        torch._foreach_copy_(trained, average)
+    return model.eval()
+
+
+def learning_rate(step: int, cycles: tuple[int, ...]) -> float:
+    """Share of the peak rate: each cycle warms up in 100 steps and cools down to 2 % along a cosine."""
+    for length in cycles:
+        if step < length:
+            return min(1.0, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / length))
+        step -= length
+    raise ValueError(f"step {step} is past the last of the cycles {cycles}")
+
+
+def batches(stage: str, size: int) -> Callable[[int], np.ndarray]:
+    """step -> the sorted indices of its batch, a fresh shuffle each epoch."""
+
+    def indices(step: int) -> np.ndarray:
+        per_epoch = size // BATCH[stage]
+        order = np.random.default_rng([len(stage), step // per_epoch]).permutation(size)
+        start = step % per_epoch * BATCH[stage]
+        return np.sort(order[start : start + BATCH[stage]])
+
+    return indices
+
+
+def to_tensor(pictures: np.ndarray) -> Tensor:
+    """(B, 128, 128, 3) uint8 -> (B, 3, 128, 128) in -1..1, channels last."""
+    tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def train_vae(folder: Path) -> None:
+    rendered, flat = data.pictures("rendered", RENDERED, folder), data.pictures("flat", FLAT, folder)
+    vae = models.vae().to(memory_format=torch.channels_last)
+    pick_rendered, pick_flat = batches("vae", RENDERED), batches("vae", FLAT)
+
+    def loss(step: int) -> Tensor:
+        half = BATCH["vae"] // 3
+        pictures = np.concatenate([rendered[pick_rendered(step)[half:]], flat[pick_flat(step)[:half]]])
+        x, y = torch.randint(0, SIZE - CROP + 1, (2,)).tolist()
+        target = to_tensor(pictures[:, y : y + CROP, x : x + CROP])
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = vae.encoder(target)
+            shown = latent + 0.03 * torch.randn_like(latent)  # a decoder that forgives the denoiser's small errors
+            output = vae.decoder(shown).float()
+        error = output - target
+        edges = sum((error.diff(dim=d)).abs().mean() for d in (2, 3))
+        latent = latent.float()
+        mean, spread = latent.mean((0, 2, 3)), latent.var((0, 2, 3))
+        return error.abs().mean() + 0.5 * edges + 0.01 * (mean.square() + spread.log().square()).mean()
+
+    train_loop("vae", vae, loss, folder)
+    models.save("vae", vae.state_dict())
+
+
+def train_judge(folder: Path) -> None:
+    """On both styles, half of the pictures seen through the autoencoder, with noise: it will judge generated ones."""
+    sets = {style: data.pictures(style, n, folder) for style, n in (("rendered", RENDERED), ("flat", FLAT))}
+    truth = {style: [judge.target(data.scene(style, i)) for i in range(len(sets[style]))] for style in sets}
+    pick = {style: batches("judge", len(sets[style])) for style in sets}
+    vae = models.vae().eval().to(memory_format=torch.channels_last)
+    vae.load_state_dict(models.load("vae"))
+    model = models.Judge().to(memory_format=torch.channels_last)
+
+    def loss(step: int) -> Tensor:
+        half = BATCH["judge"] // 2
+        chosen = {style: pick[style](step)[:half] for style in sets}
+        picture = torch.cat([to_tensor(sets[style][chosen[style]]) for style in sets])
+        wanted = torch.stack([truth[style][i] for style in sets for i in chosen[style]])
+        with torch.autocast("cpu", torch.bfloat16):
+            if step % 3 == 0:
+                with torch.no_grad():
+                    picture = vae.decoder(vae.encoder(picture)).float()
+            picture = picture + 0.05 * torch.rand(()) * torch.randn_like(picture)
+            output = model(picture).float()
+        return judge.loss(output, wanted)
+
+    train_loop("judge", model, loss, folder)
+    models.save("judge", model.state_dict())
+
+
+def latents(style: str, count: int, folder: Path) -> Tensor:
+    """(count, 8, 16, 16): the training set through the autoencoder, scaled for diffusion; encoded on first use."""
+    path = folder / f"{style}_{count}_latents.pt"
+    if not path.exists():
+        vae = models.vae().eval().to(memory_format=torch.channels_last)
+        vae.load_state_dict(models.load("vae"))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            parts = data.pictures(style, count, folder)
+            encoded = [vae.encoder(to_tensor(parts[i : i + 100])).float() for i in range(0, count, 100)]
+        torch.save(torch.cat(encoded).contiguous() * models.LATENT_SCALE, path)
+    return torch.load(path, weights_only=True)
+
+
+def captions(style: str, count: int) -> Tensor:
+    """(count + 1, 32) token ids; the last row is the empty caption."""
+    texts = [data.scene(style, i).prompt.caption for i in range(count)]
+    return tokenize([*texts, ""])
+
+
+def tokenize(texts: list[str]) -> Tensor:
+    return models.tokenizer()(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def diffusion_loss(unet: nn.Module, latent: Tensor, text: Tensor, **condition) -> Tensor:
+    """Noise prediction with min-SNR weights. latent: (B, 8, 16, 16); text: (B, 32, 128)."""
+    noise = torch.randn_like(latent)
+    t = torch.randint(0, len(ALPHAS), (len(latent),))
+    a = ALPHAS[t].view(-1, 1, 1, 1)
+    noisy = a.sqrt() * latent + (1 - a).sqrt() * noise
+    with torch.autocast("cpu", torch.bfloat16):
+        output = unet(noisy, t, text, cross_attention_kwargs=condition or None).sample.float()
+    snr = ALPHAS[t] / (1 - ALPHAS[t])
+    return (snr.clamp(max=SNR_CAP) / snr * (output - noise).square().mean((1, 2, 3))).mean()
+
+
+def train_text_to_image(folder: Path) -> None:
+    """UNet and text encoder together, on rendered scenes."""
+    latent, text_ids = latents("rendered", RENDERED, folder), captions("rendered", RENDERED)
+    pick = batches("text_to_image", RENDERED)
+    model = nn.ModuleDict({"text_encoder": models.text_encoder(), "unet": models.unet()})
+    model["unet"].set_attn_processor(AttnProcessor())  # on CPUs the fused kernel's backward is slow for short heads
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.from_numpy(pick(step))
+        shown = torch.where(torch.rand(len(chosen)) < CAPTION_DROPOUT, RENDERED, chosen)
+        with torch.autocast("cpu", torch.bfloat16):
+            text = model["text_encoder"](text_ids[shown]).last_hidden_state
+        return diffusion_loss(model["unet"], latent[chosen], text)
+
+    train_loop("text_to_image", model, loss, folder)
+    models.save("text_encoder", model["text_encoder"].state_dict())
+    models.save("unet", model["unet"].state_dict())
+
+
+def train_layout_branch(folder: Path) -> None:
+    """GLIGEN's gated layers and position net on the frozen UNet, on flat scenes: it learns places, and a flat look."""
+    latent, text_ids = latents("flat", FLAT, folder), captions("flat", FLAT)
+    pick = batches("layout_branch", FLAT)
+    text_encoder = models.text_encoder().eval().requires_grad_(False)
+    text_encoder.load_state_dict(models.load("text_encoder"))
+    unet = models.unet(gated=True)
+    unet.set_attn_processor(AttnProcessor())
+    unet.load_state_dict(models.load("unet"), strict=False)
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(".fuser." in name or name.startswith("position_net."))
+    with torch.no_grad():
+        text = torch.cat([text_encoder(ids).last_hidden_state for ids in text_ids.split(500)])
+        grounding = [models.grounding(text_encoder, data.scene("flat", i).layout) for i in range(FLAT)]
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.from_numpy(pick(step))
+        shown = torch.where(torch.rand(len(chosen)) < CAPTION_DROPOUT, FLAT, chosen)
+        gligen = {key: torch.cat([grounding[i][key] for i in chosen]) for key in grounding[0]}
+        gligen["masks"] = gligen["masks"] * (shown < FLAT)[:, None]
+        return diffusion_loss(unet, latent[chosen], text[shown], gligen=gligen)
+
+    train_loop("layout_branch", unet, loss, folder)
+    models.save("layout_branch", {k: v for k, v in unet.state_dict().items() if ".fuser." in k or "position_net" in k})
+
+
+ALPHAS = models.scheduler().alphas_cumprod
+STAGES: dict[str, Callable[[Path], None]] = {
+    "vae": train_vae,
+    "judge": train_judge,
+    "text_to_image": train_text_to_image,
+    "layout_branch": train_layout_branch,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stages", nargs="*", choices=[*STAGES, []], help="default: all")
+    parser.add_argument("--folder", type=Path, default=Path("shapescenes_training"), help="training sets and states")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for stage in arguments.stages or STAGES:
+        torch.manual_seed(0)
+        STAGES[stage](arguments.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The world is what its captions say, and the shipped weights are as good as the published table."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from realcompo_core.diffusers_adapter import RealCompoPipeline
+from shapescenes import DEFAULTS, data, drawing, judge, models, train, world
+
+TABLE = Path(__file__).parents[1] / "benchmarks" / "results" / "shapescenes.json"
+
+
+@pytest.fixture(scope="module")
+def the_judge():
+    return judge.load_judge()
+
+
+def as_tensor(pictures):
+    return train.to_tensor(np.stack(pictures)).contiguous()
+
+
+def test_training_never_sees_a_held_out_caption():
+    held_out = {scene.prompt.caption for scene in world.held_out_scenes(120)}
+    trained = {data.scene(style, i).prompt.caption for style in drawing.STYLES for i in range(400)}
+    assert len(held_out) == 120
+    assert not held_out & trained
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_scene_is_what_its_prompt_states(index):
+    scene = world.training_scene(7, index, (0.1, 0.3, 0.3, 0.3))
+    assert tuple(item.kind for item in scene.objects) == scene.prompt.kinds
+    for relation in scene.prompt.relations:
+        subject, other = scene.objects[relation.subject], scene.objects[relation.other]
+        dx, dy = other.x - subject.x, other.y - subject.y
+        side = {"to the left of": dx, "to the right of": -dx, "above": dy, "below": -dy}[relation.word]
+        assert side > 0
+    assert scene.masks().sum(0).max() == 1, "objects overlap"
+    scene.layout.validate(scene.prompt.caption)
+
+
+def test_box_and_mask_are_those_of_the_drawn_pixels():
+    kind = world.Kind("", "blue", "star")
+    scene = world.Scene(world.Prompt(kind.phrase, "attribute", (kind,)), (world.SceneObject(kind, 40.0, 70.0, 18.0),))
+    picture = drawing.draw(scene, "flat", seed=3).astype(int)
+    drawn = picture[..., 2] - picture[..., 0] > 90
+    assert (drawn != scene.masks()[0]).mean() < 0.005
+    ys, xs = np.nonzero(drawn)
+    x0, y0, x1, y1 = np.array(scene.layout.objects[0].box) * world.SIZE
+    assert np.abs([xs.min() - x0, ys.min() - y0, xs.max() + 1 - x1, ys.max() + 1 - y1]).max() <= 1
+
+
+def test_drawing_depends_on_its_seed_alone():
+    scene = data.scene("rendered", 0)
+    assert (drawing.draw(scene, "rendered", 1) == drawing.draw(scene, "rendered", 1)).all()
+    assert (drawing.draw(scene, "rendered", 1) != drawing.draw(scene, "rendered", 2)).any()
+
+
+def test_every_word_of_the_world_is_one_token():
+    tokenizer = models.tokenizer()
+    assert all(len(tokenizer.tokenize(word)) == 1 for word in world.vocabulary())
+    captions = [data.scene("rendered", i).prompt.caption for i in range(200)]
+    assert max(len(ids) for ids in tokenizer(captions).input_ids) <= models.TEXT_TOKENS
+
+
+@pytest.mark.parametrize("style", drawing.STYLES)
+def test_judge_reads_unseen_real_scenes(the_judge, style):
+    scenes = world.held_out_scenes(100, seed=5)
+    found = judge.detect(the_judge, as_tensor([drawing.draw(s, style, 10**7 + i) for i, s in enumerate(scenes)]))
+    right = [judge.states_hold(s.prompt, f) for s, f in zip(scenes, found, strict=True)]
+    hits = [judge.box_hits(s.layout, s.prompt, f) for s, f in zip(scenes, found, strict=True)]
+    assert np.mean(right) >= 0.98
+    assert np.mean(hits) >= 0.98
+
+
+def test_judge_refuses_a_wrong_relation_and_a_wrong_count():
+    red, blue = world.Kind("", "red", "circle"), world.Kind("", "blue", "square")
+    prompt = world.Prompt("", "spatial", (red, blue), (world.Relation(0, "above", 1),))
+    circle, square = judge.Detection("circle", "red", 60, 30, 1), judge.Detection("square", "blue", 60, 90, 1)
+    assert judge.states_hold(prompt, [circle, square])
+    assert not judge.states_hold(prompt, [circle._replace(y=100), square])
+    assert not judge.states_hold(prompt, [circle, square, square._replace(x=10)])
+    assert not judge.states_hold(prompt, [circle])
+
+
+def test_frechet_distance_of_known_gaussians():
+    rng = np.random.default_rng(0)
+    a = rng.normal(0, 1, (40_000, 3))
+    b = rng.normal(2, 3, (40_000, 3))
+    expected = 3 * (2**2 + (3 - 1) ** 2)  # per axis: squared distance of the means and of the deviations
+    assert judge.frechet_distance(a, b) == pytest.approx(expected, rel=0.02)
+    assert judge.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_weights_are_small_enough_to_ship():
+    files = list(models.WEIGHTS.glob("*.safetensors"))
+    assert {file.stem for file in files} == {"vae", "judge", "text_encoder", "unet", "layout_branch"}
+    assert sum(file.stat().st_size for file in files) <= 12e6
+
+
+def test_damaged_weights_are_refused(tmp_path, monkeypatch):
+    for file in models.WEIGHTS.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    damaged = tmp_path / "judge.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x55")
+    with pytest.raises(models.WeightsError, match=r"judge\.safetensors is damaged"):
+        models.load("judge")
+    damaged.unlink()
+    with pytest.raises(models.WeightsError, match=r"judge\.safetensors is missing"):
+        models.load("judge")
+
+
+def test_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
+    monkeypatch.setitem(train.STEPS, "judge", (5, 3))
+    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+
+    def run(folder, stop_at=None):
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+
+        def loss(step):
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return (model(torch.randn(4, 3)) - 1).square().mean()
+
+        return train.train_loop("judge", model, loss, folder).weight
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "halves", stop_at=4)
+    assert torch.equal(run(tmp_path / "halves"), whole)
+
+
+@pytest.mark.parametrize("row", ["text_to_image", "layout_branch", "one_pass"])
+def test_shipped_weights_reach_the_published_accuracy(the_judge, row):
+    """On 32 unseen prompts with 2 objects; the margin is three standard errors of such a sample."""
+    published = {entry["name"]: entry for entry in json.loads(TABLE.read_text())["rows"]}[row]["accuracy_2_objects"]
+    fixed = {"text_to_image": torch.tensor([1.0, 0.0]), "layout_branch": torch.tensor([0.0, 1.0])}.get(row)
+    scenes = [s for s in world.held_out_scenes(120, seed=9) if len(s.objects) == 2][:32]
+    balance = DEFAULTS["balance"] if fixed is None else replace(DEFAULTS["balance"], fixed=fixed)
+    pipe = RealCompoPipeline(*models.pipelines())
+    output = pipe([s.prompt.caption for s in scenes], [s.layout for s in scenes], **{**DEFAULTS, "balance": balance})
+    found = judge.detect(the_judge, as_tensor([np.asarray(image) for image in output.images]))
+    accuracy = np.mean([judge.states_hold(s.prompt, f) for s, f in zip(scenes, found, strict=True)])
+    assert accuracy >= published - 3 * math.sqrt(max(published * (1 - published), 0.02) / len(scenes))
