@@ -1,0 +1,335 @@
+"""The command `realcompo`.
+
+Commands import what they need when they run, so that `realcompo --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from realcompo_core.errors import RealCompoError
+
+from .files import Files
+
+if TYPE_CHECKING:
+    from realcompo_core.diffusers_adapter import RealCompoPipeline
+    from realcompo_core.layout import Layout
+    from realcompo_core.providers import LayoutProvider
+
+    from .report import Report
+    from .runs import Run
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class Commands(TyperGroup):
+    """Shows what went wrong in one panel; a traceback is for bugs."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except RealCompoError as error:
+            err.print(Panel(Text(str(error)), title="error", title_align="left", border_style="red"))
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Compositional pictures: two diffusion models, balanced for each pixel by their own attention maps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.", show_default=False)]
+ProviderOption = Annotated[str, typer.Option(help="Who proposes the layout; see `realcompo providers`.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0)]
+ModeOption = Annotated[
+    Literal["one_pass", "lookahead"],
+    typer.Option(help="Read the maps of passes that are needed anyway, or look one step ahead (the paper, slower)."),
+]
+SizeOption = Annotated[str, typer.Option(help="Width x height in pixels.", metavar="WxH")]
+
+
+@app.callback()
+def main() -> None:
+    # Libraries read these when they are imported; whoever sets them wants to see more.
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+@app.command()
+def demo(
+    prompt: PromptArgument,
+    seed: SeedOption = 0,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps.", min=2, show_default="the demo's own")] = None,
+    mode: ModeOption = "one_pass",
+    provider: ProviderOption = "rules",
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo_output"),
+) -> None:
+    """Draw coloured shapes with the small bundled models, and report on how they were balanced.
+
+    Example: realcompo demo "a red circle to the left of a blue square"
+    """
+    with kept_files(output) as files:
+        with out.status("Loading the models"):
+            from dataclasses import replace
+
+            from shapescenes import DEFAULTS
+
+            from .demo import check_words, judge_notes, load_demo
+            from .runs import report_on
+
+            layout = propose(named_provider(provider), prompt, (128, 128))
+            check_words(prompt, layout)
+            write_layout(files, layout)
+            pipeline = load_demo()
+        settings = DEFAULTS | {"seed": seed, "balance": replace(DEFAULTS["balance"], mode=mode)}
+        if steps:
+            settings["steps"] = steps
+        runs = sample_all(pipeline, prompt, layout, settings, alone=True, files=files)
+        facts = {"command": command_line(), "layout": f"by the provider {provider}", "models": "ShapeScenes, bundled"}
+        notes = judge_notes(layout, {run.name: run.image for run in runs})
+        write_report(files, report_on(pipeline, prompt, runs, settings, facts, notes))
+
+
+@app.command()
+def generate(
+    prompt: PromptArgument,
+    fidelity: Annotated[
+        Path, typer.Option(help="Fidelity model: a diffusers folder or a .safetensors file.", exists=True)
+    ],
+    spatial: Annotated[Path, typer.Option(help="Spatial model of the same family, e.g. GLIGEN.", exists=True)],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Diffusers folder with configuration and tokenizer, for .safetensors files.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    layout: Annotated[
+        Path | None, typer.Option(help="Layout JSON, for a provider's.", exists=True, dir_okay=False)
+    ] = None,
+    provider: ProviderOption = "rules",
+    negative: Annotated[str, typer.Option(help="What must not be in the picture.")] = "",
+    steps: Annotated[int, typer.Option(help="Sampling steps.", min=2)] = 50,
+    sampler: Annotated[Literal["plms", "ddim", "euler", "dpmpp_2m"], typer.Option(help="Sampler.")] = "plms",
+    cfg: Annotated[float, typer.Option(help="Guidance scale of both branches.")] = 7.5,
+    seed: SeedOption = 0,
+    size: SizeOption = "512x512",
+    beta: Annotated[float, typer.Option(help="Share of the steps with GLIGEN's gates open.", min=0, max=1)] = 1.0,
+    mode: ModeOption = "one_pass",
+    layers: Annotated[int, typer.Option(help="Read attention at 1/N of the latent's resolution.")] = 4,
+    dtype: Annotated[
+        Literal["fp16", "bf16", "fp32"] | None,
+        typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, mps, cpu, ...", show_default="the best one")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Also draw with each branch alone.")] = False,
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
+) -> None:
+    """Draw with your own two models. Nothing is downloaded."""
+    width, height = size_of(size)
+    with kept_files(output) as files:
+        with out.status("Loading the models"):
+            from realcompo_core.balancer import BalanceSettings
+
+            found = read_layout(layout) if layout else propose(named_provider(provider), prompt, (width, height))
+            write_layout(files, found, (width, height))
+
+            from .models import load_pipeline
+            from .runs import report_on
+
+            pipeline = load_pipeline(fidelity, spatial, dtype, device, config)
+        settings = {
+            "steps": steps,
+            "sampler": sampler,
+            "guidance_scale": cfg,
+            "seed": seed,
+            "width": width,
+            "height": height,
+            "beta": beta,
+            "layers": layers,
+            "include_adjectives": False,
+            "negative_prompt": negative or None,
+            "balance": BalanceSettings(mode=mode),
+        }
+        runs = sample_all(pipeline, prompt, found, settings, alone=compare, files=files)
+        facts = {
+            "command": command_line(),
+            "layout": f"from {layout}" if layout else f"by the provider {provider}",
+            "models": f"fidelity {fidelity}, spatial {spatial}",
+        }
+        write_report(files, report_on(pipeline, prompt, runs, settings, facts))
+
+
+@app.command("layout")
+def layout_command(
+    prompt: PromptArgument,
+    provider: ProviderOption = "rules",
+    reply: Annotated[
+        typer.FileText | None,
+        typer.Option(help="File with a language model's reply to read the layout from; - is standard input."),
+    ] = None,
+    cache: Annotated[bool, typer.Option(help="Use layouts that a language model proposed before.")] = True,
+    size: SizeOption = "512x512",
+    output: Annotated[Path, typer.Option(help="Picture of the layout.")] = Path("layout.png"),
+    json: Annotated[Path, typer.Option(help="The layout for `realcompo generate --layout`.")] = Path("layout.json"),
+) -> None:
+    """Propose a layout for a sentence: a table, a picture and a JSON file."""
+    from realcompo_core.drawing import draw_layout
+    from realcompo_core.providers.text import TextProvider
+
+    pixels = size_of(size)
+    source = TextProvider(reply.read()) if reply else named_provider(provider, cache)
+    with out.status(f"Asking the provider {source.name}"):
+        found = propose(source, prompt, pixels)
+    table = Table("phrase", "x0", "y0", "x1", "y1", title=Text(prompt), title_justify="left")
+    for item in found.objects:
+        table.add_row(Text(item.phrase), *(f"{edge:.3f}" for edge in item.box))
+    out.print(table)
+    for name, phrase in (("background", found.background), ("without", found.negative)):
+        if phrase:
+            out.print(Text(f"{name}: {phrase}"))
+    with kept_files(Path()) as files:
+        files.write_picture(str(output), draw_layout(found, pixels))
+        files.write(str(json), found.to_json())
+
+
+@app.command()
+def providers() -> None:
+    """List the layout providers, and where their profiles are read from."""
+    from realcompo_core.providers import profile_names
+    from realcompo_core.providers.profiles import load_profile, profiles_file
+
+    table = Table("provider", "what it is")
+    table.add_row("rules", "built in: grammar and geometry, no model, no network")
+    table.add_row("text", "reads a reply that you have: realcompo layout --reply FILE")
+    for name in profile_names():
+        try:
+            profile = load_profile(name)
+            table.add_row(Text(name), Text(f"{profile.model} at {profile.url}, {'with' if profile.key else 'no'} key"))
+        except RealCompoError as error:
+            table.add_row(Text(name), Text(str(error), "red"))
+    out.print(table)
+    path = profiles_file()
+    out.print(
+        Text(f"Profiles: {path}{'' if path.exists() else ' (not there yet)'}, and REALCOMPO_<NAME>_URL, _MODEL, _KEY")
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- parts
+
+
+@contextmanager
+def kept_files(folder: Path) -> Iterator[Files]:
+    """The files of one command; at its end it says where they are, also if it was stopped."""
+    files = Files(folder)
+    try:
+        yield files
+    except KeyboardInterrupt:
+        err.print("Stopped." + (" Kept:" if files.written else " Nothing was written."))
+        print_paths(files.written, err)
+        raise
+    out.print("Written:")
+    print_paths(files.written, out)
+
+
+def print_paths(paths: list[Path], console: Console) -> None:
+    for path in paths:
+        console.print(Text(f"  {path}", style=f"link {path.resolve().as_uri()}"), soft_wrap=True)
+
+
+def named_provider(name: str, cache: bool = True) -> LayoutProvider:
+    from realcompo_core.providers import get_provider
+
+    return get_provider(name, cache=cache)
+
+
+def propose(provider: LayoutProvider, prompt: str, size: tuple[int, int]) -> Layout:
+    """The provider's layout; what it warns about is shown as a note."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        layout = provider.propose(prompt, size)
+    for warning in caught:
+        err.print(Text(f"note: {warning.message}", "yellow"))
+    return layout
+
+
+def read_layout(path: Path) -> Layout:
+    from realcompo_core.errors import LayoutFormatError
+    from realcompo_core.layout import Layout
+
+    try:
+        return Layout.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LayoutFormatError(f"cannot read the layout {path}: {error}") from error
+
+
+def write_layout(files: Files, layout: Layout, size: tuple[int, int] = (512, 512)) -> None:
+    from realcompo_core.drawing import draw_layout
+
+    files.write("layout.json", layout.to_json())
+    files.write_picture("layout.png", draw_layout(layout, size))
+
+
+def sample_all(
+    pipeline: RealCompoPipeline, prompt: str, layout: Layout, settings: dict, alone: bool, files: Files
+) -> list[Run]:
+    """The balanced run, with `alone` after each branch alone; every picture is written as soon as it is there."""
+    from .runs import run_names, sample
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    names, runs = run_names(layout, alone), []
+    with Progress(*columns, console=out) as bars:
+        tasks = [bars.add_task(name, total=settings["steps"], start=False) for name in names]
+        for name, task in zip(names, tasks, strict=True):
+            bars.start_task(task)
+            run = sample(
+                pipeline, name, prompt, layout, settings, lambda done, _, task=task: bars.update(task, completed=done)
+            )
+            files.write_picture(f"{name}.png", run.image)
+            runs.append(run)
+    if note := runs[-1].output.trace.note:
+        out.print(Text(f"note: {note}", "yellow"))
+    return runs
+
+
+def write_report(files: Files, report: Report) -> None:
+    with out.status("Writing the report"):
+        from .page import page
+        from .sheet import sheet
+
+        files.write("report.png", sheet(report))
+        files.write("report.html", page(report))
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """(width, height) from "512x768"."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 1 <= int(width) <= 8192 and 1 <= int(height) <= 8192):
+        raise typer.BadParameter(f"{text!r} is no size: write for example 512x512 (1 to 8192 pixels)")
+    return int(width), int(height)
+
+
+def command_line() -> str:
+    return shlex.join(["realcompo", *sys.argv[1:]])

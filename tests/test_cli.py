@@ -1,0 +1,230 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from realcompo_cli.main import app
+from realcompo_core.layout import Layout, LayoutObject
+
+FILES = {"layout.json", "layout.png", "fidelity.png", "spatial.png", "balanced.png", "report.png", "report.html"}
+PROMPT = "a red circle to the left of a blue square"
+
+
+def run(*arguments, **kwargs):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **kwargs)
+
+
+def flat(text):
+    """A panel's text without frame and line breaks."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.fixture
+def random_models(monkeypatch):
+    """The bundled models with random weights."""
+    from shapescenes import judge, models
+
+    def load(name):
+        torch.manual_seed(0)
+        parts = {"vae": models.vae, "text_encoder": models.text_encoder, "unet": models.unet, "judge": models.Judge}
+        return parts[name]().state_dict() if name in parts else models.unet(gated=True).state_dict()
+
+    monkeypatch.setattr(models, "load", load)
+    monkeypatch.setattr(judge, "load", load)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# ------------------------------------------------------------------------------------------------------------ help
+
+
+def test_help_loads_no_heavy_library():
+    code = (
+        "import sys\nfrom realcompo_cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'diffusers', 'transformers', 'matplotlib', 'numpy') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "providers" in result.stdout and result.stdout.rstrip().endswith("[]")
+
+
+def test_runs_as_a_module():
+    command = [sys.executable, "-m", "realcompo_cli", "generate", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and "--spatial" in result.stdout
+
+
+# ---------------------------------------------------------------------------------------------------------- layout
+
+
+def test_layout_from_a_reply(tmp_path):
+    reply = tmp_path / "reply.txt"
+    reply.write_text("Sure! [{'phrase': 'a cat', 'box': [0.1, 0.2, 0.5, 0.9]}]", encoding="utf-8")
+    picture, data = tmp_path / "new" / "l.png", tmp_path / "l.json"
+    result = run("layout", "a cat", "--reply", reply, "--size", "300x200", "--output", picture, "--json", data)
+    assert result.exit_code == 0, result.output
+    assert "a cat" in result.output and "0.900" in result.output
+    assert Image.open(picture).size == (300, 200)
+    assert Layout.from_json(data.read_text(encoding="utf-8")).objects[0].box == (0.1, 0.2, 0.5, 0.9)
+
+
+def test_layout_from_standard_input_notes_what_it_clipped(tmp_path):
+    with_overhang = "[('a cat', [0.1, 0.2, 1.05, 0.9])]"
+    files = "--output", tmp_path / "l.png", "--json", tmp_path / "l.json"
+    result = run("layout", "a cat", "--reply", "-", *files, input=with_overhang)
+    assert result.exit_code == 0 and "clipped" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--provider", "nobody"), "no layout provider 'nobody'"),
+        (("--output", "{tmp}/file/l.png"), "cannot write"),
+    ],
+)
+def test_errors_are_one_panel(tmp_path, arguments, message):
+    (tmp_path / "file").write_text("not a folder")
+    result = run("layout", "a cat", *(argument.format(tmp=tmp_path) for argument in arguments))
+    assert result.exit_code == 1
+    assert "╭─ error" in result.output and message in flat(result.output) and "Traceback" not in result.output
+
+
+def test_prompt_is_never_read_as_markup(tmp_path):
+    files = "--output", tmp_path / "l.png", "--json", tmp_path / "l.json"
+    result = run("layout", "a cat [/red]", "--reply", "-", *files, input="[('a cat', [0, 0, 1, 1])]")
+    assert result.exit_code == 0 and "[/red]" in result.output
+
+
+@pytest.mark.parametrize("size", ["512", "0x10", "ax5", "512x99999"])
+def test_size_that_is_none(size):
+    result = run("layout", "a cat", "--size", size)
+    assert result.exit_code == 2 and "is no size" in flat(result.output)
+
+
+def test_providers_shows_profiles_but_no_key(tmp_path, monkeypatch):
+    path = tmp_path / "providers.json"
+    mine = '{"url": "http://localhost:1/v1", "model": "m", "key": "secret-key"}'
+    path.write_text(f'{{"mine": {mine}, "bad": {{"url": "x"}}}}')
+    monkeypatch.setenv("REALCOMPO_PROVIDERS", str(path))
+    result = run("providers", env={"COLUMNS": "300"})
+    assert result.exit_code == 0 and "secret-key" not in result.output
+    assert "m at http://localhost:1/v1, with key" in result.output and "no http address" in result.output
+    assert "providers.json" in result.output
+
+
+# ------------------------------------------------------------------------------------------------------------ demo
+
+
+def test_demo_writes_pictures_and_report(tmp_path, random_models):
+    result = run("demo", PROMPT, "--steps", 4, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path) == FILES
+    assert all(str(name) in result.output.replace("\n", "") for name in FILES)
+    assert Image.open(tmp_path / "balanced.png").size == (128, 128)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href)="(?!data:|#)|url\((?!#)|@import|<link|<script', page), "external resources"
+    for text in (PROMPT, "Judge:", "Loss", "4 steps of", "torch"):
+        assert text in page
+
+
+def test_demo_repeats_itself(tmp_path, random_models):
+    for name in ("one", "two"):
+        assert run("demo", "a red circle", "--steps", 2, "--seed", 3, "--output", tmp_path / name).exit_code == 0
+    pictures = [(tmp_path / name / "balanced.png").read_bytes() for name in ("one", "two")]
+    assert pictures[0] == pictures[1]
+
+
+def test_demo_of_an_absence_says_that_nothing_was_balanced(tmp_path, random_models):
+    result = run("demo", "a scene without red circles", "--steps", 2, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path) == FILES - {"fidelity.png", "spatial.png"}
+    assert "no objects" in flat(result.output)
+    assert "no objects" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_demo_names_the_words_it_does_not_know(tmp_path):
+    result = run("demo", "a red cat and a circle", "--output", tmp_path / "out")
+    message = flat(result.output)
+    assert result.exit_code == 1 and "'cat'" in message and "'red'" not in message
+    assert "triangle" in message and "purple" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_stopped_demo_says_what_it_kept(tmp_path, random_models, monkeypatch):
+    from realcompo_cli import runs
+
+    sample = runs.sample
+
+    def stopped(pipeline, name, *args):
+        if name == "spatial":
+            raise KeyboardInterrupt
+        return sample(pipeline, name, *args)
+
+    monkeypatch.setattr(runs, "sample", stopped)
+    result = run("demo", PROMPT, "--steps", 2, "--output", tmp_path)
+    assert result.exit_code == 130 and "Kept:" in result.output and "Traceback" not in result.output
+    assert names(tmp_path) == {"layout.json", "layout.png", "fidelity.png"}
+    assert "fidelity.png" in result.output.replace("\n", "")
+
+
+# -------------------------------------------------------------------------------------------------------- generate
+
+
+@pytest.fixture
+def folder(tmp_path, random_models):
+    from shapescenes.models import pipelines
+
+    pipelines()[0].save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_generate_with_own_models_and_layout(tmp_path, folder):
+    layout = tmp_path / "given.json"
+    layout.write_text(Layout((LayoutObject("a circle", (0.1, 0.1, 0.6, 0.6)),)).to_json(), encoding="utf-8")
+    options = "--layout", layout, "--steps", 2, "--size", "128x192", "--device", "cpu", "--output", tmp_path / "out"
+    result = run("generate", "a red circle", "--fidelity", folder, "--spatial", folder, *options)
+    # 4, the method's choice of layers, does not exist in so small a network.
+    assert result.exit_code == 1 and "layers=4 matches none" in flat(result.output)
+    result = run("generate", "a red circle", "--fidelity", folder, "--spatial", folder, *options, "--layers", 2)
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path / "out") == FILES - {"fidelity.png", "spatial.png"}
+    assert Image.open(tmp_path / "out" / "balanced.png").size == (128, 192)
+
+
+def test_generate_names_the_model_it_cannot_load(tmp_path):
+    (tmp_path / "empty").mkdir()
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\0" * 100)
+    options = "--device", "cpu", "--output", tmp_path / "out"
+    for path in (tmp_path / "empty", broken):
+        result = run("generate", "a cat", "--fidelity", path, "--spatial", path, *options, env={"COLUMNS": "1000"})
+        assert result.exit_code == 1 and f"cannot load {path}" in flat(result.output), result.output
+        assert "diffusers folder" in flat(result.output)
+
+
+def test_generate_names_a_device_that_is_not_there(tmp_path, folder):
+    options = "--device", "warp", "--output", tmp_path / "out"
+    result = run("generate", "a circle", "--fidelity", folder, "--spatial", folder, *options)
+    assert result.exit_code == 1 and "'warp'" in result.output and "best one here" in flat(result.output)
+
+
+def test_files_are_whole_or_absent(tmp_path, monkeypatch):
+    from realcompo_cli.files import Files, OutputError
+
+    files = Files(tmp_path)
+    files.write("a.txt", "old")
+
+    def disk_is_full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", disk_is_full)
+    with pytest.raises(OutputError, match="a.txt: No space left"):
+        files.write("a.txt", "new")
+    assert names(tmp_path) == {"a.txt"} and (tmp_path / "a.txt").read_text() == "old"
