@@ -1,0 +1,213 @@
+"""Accuracy against realism on ShapeScenes: each branch alone, constant mixes, the balancer, its ablations.
+
+    python benchmarks/shapescenes.py                 # everything; finished rows are kept and not run again
+    python benchmarks/shapescenes.py --rows one_pass --prompts 60 --seeds 1 --output /tmp/quick.json
+
+Prompts are captions that no training run has seen. `accuracy` is the share of pictures of prompts with 3 and 4 objects
+in which the judge finds exactly the stated objects in the stated relations; `accuracy_all` is over all prompts.
+`realism` is the Fréchet distance to real rendered scenes of the same prompts, in the judge's features (smaller is
+better). `passes` are UNet evaluations a step and a sample, `backward` those of them that are differentiated.
+`time_ratio` is the time of the row divided by that of mix_0.5, which runs the same two branches with guidance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+from rich.progress import track
+
+from realcompo_core.balancer import BalanceSettings
+from realcompo_core.diffusers_adapter import RealCompoPipeline
+from realcompo_core.providers import get_provider
+from shapescenes import DEFAULTS
+from shapescenes.drawing import draw
+from shapescenes.judge import box_hits, detect, frechet_distance, load_judge, states_hold
+from shapescenes.models import Judge, pipelines
+from shapescenes.world import CATEGORIES, Scene, held_out_scenes
+
+RESULTS = Path(__file__).parent / "results"
+BATCH = 50
+REAL_DRAWINGS = 3  # real pictures a prompt, for the realism distance
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: balance settings, and whose layouts are used."""
+
+    name: str
+    balance: BalanceSettings
+    layouts: str = "true"
+    options: dict = field(default_factory=dict)
+    seeds: int = 3
+
+
+def rows() -> list[Row]:
+    best: BalanceSettings = DEFAULTS["balance"]
+
+    def fixed(spatial: float) -> BalanceSettings:
+        return BalanceSettings(fixed=torch.tensor([1 - spatial, spatial]))
+
+    lookahead = replace(best, mode="lookahead")
+    official = BalanceSettings(mode="lookahead", rule="official", rate=1.0, initial="random", t0=0.4, update_until=1.0)
+    return [
+        Row("text_to_image", fixed(0)),
+        Row("layout_branch", fixed(1)),
+        *(Row(f"mix_{n / 10}", fixed(n / 10)) for n in range(1, 10)),
+        Row("official", official),
+        Row("lookahead", lookahead),
+        Row("one_pass", best),
+        Row("rules_layout_branch", fixed(1), "rules"),
+        Row("rules_lookahead", lookahead, "rules"),
+        Row("rules_one_pass", best, "rules"),
+        Row("no_update_random", replace(best, initial="random", update_until=0.0), seeds=1),
+        Row("random_initial", replace(best, initial="random"), seeds=1),
+        Row("fidelity_gradient_only", replace(best, sources=(0,)), seeds=1),
+        Row("spatial_gradient_only", replace(best, sources=(1,)), seeds=1),
+        Row("rule_rms", replace(best, rule="rms", rate=best.rate / 4), seeds=1),
+        Row("rule_official", replace(best, rule="official", rate=1.0), seeds=1),
+        Row("update_until_0.3", replace(best, update_until=0.3), seeds=1),
+        Row("update_until_1.0", replace(best, update_until=1.0), seeds=1),
+        Row("update_every_2", replace(best, update_every=2), seeds=1),
+        Row("layers_full_resolution", best, options={"layers": 1}, seeds=1),
+        Row("nouns_only", best, options={"include_adjectives": False}, seeds=1),
+    ]
+
+
+def run_row(row: Row, scenes: list[Scene], pipe: RealCompoPipeline, judge: Judge, real: np.ndarray) -> dict:
+    provider = get_provider("rules")
+    layouts = [s.layout if row.layouts == "true" else provider.propose(s.prompt.caption, (128, 128)) for s in scenes]
+    options = {**DEFAULTS, "balance": row.balance, **row.options}
+    table, features, began = [], [], time.perf_counter()
+    passes = {"forward": 0, "backward": 0}
+    for seed in range(row.seeds):
+        for first in track(range(0, len(scenes), BATCH), f"{row.name} seed {seed}"):
+            part = slice(first, first + BATCH)
+            with count_passes(pipe, passes):
+                output = pipe(
+                    [s.prompt.caption for s in scenes[part]],
+                    layouts[part],
+                    seed=seed * len(scenes) + first,
+                    **options,
+                )
+            pictures = torch.from_numpy(np.stack([np.asarray(image) for image in output.images]))
+            pictures = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+            with torch.inference_mode():
+                features.append(judge.features(pictures).numpy())
+            for scene, layout, found in zip(scenes[part], layouts[part], detect(judge, pictures), strict=True):
+                hits = box_hits(layout, scene.prompt, found)
+                table.append((seed, scene.prompt.category, len(scene.objects), states_hold(scene.prompt, found), hits))
+    seconds = time.perf_counter() - began
+    return summarise(row, table, np.concatenate(features), real, seconds, passes)
+
+
+def summarise(row, table, features, real, seconds, passes) -> dict:
+    """Means over the seeds, and standard deviations between them."""
+    per_seed: dict[str, list[float]] = {}
+    size = len(table) // row.seeds
+    for seed in range(row.seeds):
+        mine = [entry for entry in table if entry[0] == seed]
+        groups = {"accuracy": [e for e in mine if e[2] >= 3], "accuracy_all": mine}
+        groups |= {f"accuracy_{c}": [e for e in mine if e[1] == c] for c in CATEGORIES}
+        groups |= {f"accuracy_{n}_objects": [e for e in mine if e[2] == n] for n in (1, 2, 3, 4)}
+        values = {name: float(np.mean([e[3] for e in group])) for name, group in groups.items()}
+        values["box_hits"] = float(np.mean([e[4] for e in mine]))
+        values["realism"] = frechet_distance(features[seed * size : (seed + 1) * size], real)
+        for name, value in values.items():
+            per_seed.setdefault(name, []).append(value)
+    result: dict = {"name": row.name, "layouts": row.layouts, "images": len(table), "seeds": row.seeds}
+    for name, values in per_seed.items():
+        result[name] = round(float(np.mean(values)), 4)
+        result[f"{name}_std"] = round(float(np.std(values, ddof=1)), 4) if row.seeds > 1 else None
+    steps = len(table) * DEFAULTS["steps"]
+    result["passes"] = round(passes["forward"] / steps, 2)
+    result["backward"] = round(passes["backward"] / steps, 2)
+    result["seconds_per_image"] = round(seconds / len(table), 4)
+    return result
+
+
+@contextmanager
+def count_passes(pipe: RealCompoPipeline, passes: dict[str, int]) -> Iterator[None]:
+    """Add to `passes` the UNet evaluations made inside, counted in samples."""
+
+    def count(module, args, kwargs):
+        passes["forward"] += len(args[0])
+        passes["backward"] += len(args[0]) if args[0].requires_grad else 0
+
+    hooks = [p.unet.register_forward_pre_hook(count, with_kwargs=True) for p in pipe.pipelines]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.inference_mode()
+def real_features(scenes: list[Scene], judge: Judge, first_seed: int) -> np.ndarray:
+    features = []
+    for k in range(REAL_DRAWINGS):
+        drawn = np.stack([draw(s, "rendered", first_seed + k * len(scenes) + i) for i, s in enumerate(scenes)])
+        features.append(judge.features(torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy())
+    return np.concatenate(features)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", help="only these")
+    parser.add_argument("--prompts", type=int, default=300)
+    parser.add_argument("--seeds", type=int, help="at most so many")
+    parser.add_argument("--output", type=Path, default=RESULTS / "shapescenes.json")
+    arguments = parser.parse_args()
+    scenes = held_out_scenes(arguments.prompts)
+    pipe, judge = RealCompoPipeline(*pipelines()), load_judge()
+    for pipeline in pipe.pipelines:
+        pipeline.unet.to(memory_format=torch.channels_last)
+    real = real_features(scenes, judge, 10**6)
+    done: dict[str, dict] = {}
+    if arguments.output.exists():
+        done = {row["name"]: row for row in json.loads(arguments.output.read_text())["rows"]}
+    for row in rows():
+        if (arguments.rows and row.name not in arguments.rows) or row.name in done:
+            continue
+        if arguments.seeds:
+            row = replace(row, seeds=min(row.seeds, arguments.seeds))
+        done[row.name] = run_row(row, scenes, pipe, judge, real)
+        write(arguments.output, done, scenes, real, judge)
+        print(
+            {k: done[row.name][k] for k in ("name", "accuracy", "realism", "box_hits", "seconds_per_image")}, flush=True
+        )
+
+
+def write(path: Path, done: dict[str, dict], scenes: list[Scene], real: np.ndarray, judge: Judge) -> None:
+    baseline = done.get("mix_0.5")
+    for row in done.values():
+        if baseline:
+            row["time_ratio"] = round(row["seconds_per_image"] / baseline["seconds_per_image"], 2)
+    order = {row.name: i for i, row in enumerate(rows())}
+    document = {
+        "command": "python benchmarks/shapescenes.py",
+        "prompts": len(scenes),
+        "options": {k: v for k, v in DEFAULTS.items() if k != "balance"} | {"balance": str(DEFAULTS["balance"])},
+        "versions": {
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "python": platform.python_version(),
+        },
+        "realism_of_real_scenes": round(frechet_distance(real_features(scenes, judge, 2 * 10**6), real), 4),
+        "rows": sorted(done.values(), key=lambda row: order[row["name"]]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
