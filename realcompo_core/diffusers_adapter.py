@@ -369,7 +369,8 @@ def build_branch(
     grounded = any(layout.objects for layout in layouts)
     if hasattr(pipeline.unet, "position_net"):
         open_gates(pipeline.unet)
-        objects = gligen_tokens(pipeline, layouts)
+        tokens = gligen_tokens(pipeline.tokenizer, pipeline.text_encoder, layouts)
+        objects = {key: value.to(pipeline.unet.device, pipeline.unet.dtype) for key, value in tokens.items()}
         cond["cross_attention_kwargs"] = {"gligen": objects}
         uncond["cross_attention_kwargs"] = {"gligen": objects | {"masks": torch.zeros_like(objects["masks"])}}
     objective = None
@@ -475,21 +476,19 @@ def open_gates(unet: nn.Module) -> None:
             module.enabled = True
 
 
-def gligen_tokens(pipeline: DiffusionPipeline, layouts: Sequence[Layout]) -> dict[str, Tensor]:
-    """Inputs of GLIGEN's position net: boxes (B, 30, 4), masks (B, 30), phrase embeddings (B, 30, width)."""
-    width = pipeline.text_encoder.config.hidden_size
+def gligen_tokens(tokenizer: Any, text_encoder: nn.Module, layouts: Sequence[Layout]) -> dict[str, Tensor]:
+    """Inputs of GLIGEN's position net: boxes (B, 30, 4), masks (B, 30), positive_embeddings (B, 30, width)."""
+    width = text_encoder.config.hidden_size
     boxes = torch.zeros(len(layouts), MAX_OBJECTS, 4)
     masks, embeddings = torch.zeros(len(layouts), MAX_OBJECTS), torch.zeros(len(layouts), MAX_OBJECTS, width)
     for b, layout in enumerate(layouts):
         if n := len(layout.objects):
             phrases = [item.phrase for item in layout.objects]
-            ids = pipeline.tokenizer(phrases, padding=True, truncation=True, return_tensors="pt").input_ids
-            embeddings[b, :n] = pipeline.text_encoder(ids.to(pipeline.text_encoder.device)).pooler_output.float().cpu()
+            ids = tokenizer(phrases, padding=True, truncation=True, return_tensors="pt").input_ids
+            embeddings[b, :n] = text_encoder(ids.to(text_encoder.device)).pooler_output.float().cpu()
             boxes[b, :n] = torch.tensor([item.box for item in layout.objects])
             masks[b, :n] = 1
-    unet = pipeline.unet
-    tokens = {"boxes": boxes, "masks": masks, "positive_embeddings": embeddings}
-    return {key: value.to(unet.device, unet.dtype) for key, value in tokens.items()}
+    return {"boxes": boxes, "masks": masks, "positive_embeddings": embeddings}
 
 
 # -------------------------------------------------------------------------------------------- files and checks
