@@ -521,14 +521,6 @@ def is_sdxl_file(path: str) -> bool:
 def check_match(fidelity: DiffusionPipeline, spatial: DiffusionPipeline) -> None:
     """Refuse two pipelines that cannot denoise the same latent; the message names both sides."""
 
-    for pipeline in (fidelity, spatial):
-        expected, given = pipeline.vae.config.latent_channels, pipeline.unet.config.in_channels
-        if given != expected:
-            raise BranchMismatchError(
-                f"the UNet of {type(pipeline).__name__} takes {given} channels, its autoencoder gives {expected}: "
-                "inpainting and editing models are not supported, use the text-to-image model of the family"
-            )
-
     def differ(what: str, a: Any, b: Any, advice: str) -> None:
         if a != b:
             raise BranchMismatchError(f"{what} differ: {a} in the fidelity pipeline, {b} in the spatial one. {advice}")
@@ -542,3 +534,10 @@ def check_match(fidelity: DiffusionPipeline, spatial: DiffusionPipeline) -> None
         alphas = NoiseSchedule(pipeline.scheduler).alphas
         ends.append(f"{len(alphas)} levels, last signal share {alphas[-1]:.6f}")
     differ("noise schedules", *ends, "Use models trained on the same schedule.")
+    for pipeline in (fidelity, spatial):
+        expected, given = pipeline.vae.config.latent_channels, pipeline.unet.config.in_channels
+        if given != expected:
+            raise BranchMismatchError(
+                f"the UNet of {type(pipeline).__name__} takes {given} channels, its autoencoder gives {expected}: "
+                "inpainting and editing models are not supported, use the text-to-image model of the family"
+            )

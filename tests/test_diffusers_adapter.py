@@ -333,6 +333,14 @@ def test_pipelines_that_share_no_latent_space_are_refused(tiny_pipelines, change
         RealCompoPipeline(tiny_pipelines.fidelity, spatial)
 
 
+def test_inpainting_models_are_refused(tiny_pipelines):
+    pipeline = copy(tiny_pipelines.fidelity)
+    pipeline.unet = copy(pipeline.unet)
+    pipeline.unet.register_to_config(in_channels=9)
+    with pytest.raises(BranchMismatchError, match="takes 9 channels, its autoencoder gives 4"):
+        RealCompoPipeline(pipeline, pipeline)
+
+
 def test_sd_and_sdxl_do_not_mix(tiny_pipelines):
     with pytest.raises(BranchMismatchError, match="text widths"):
         RealCompoPipeline(tiny_pipelines.fidelity, tiny_pipelines.sdxl)
