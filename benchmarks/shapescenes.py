@@ -15,11 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])  # `shapescenes` is the package, not this file
 
 import diffusers
 import numpy as np
@@ -194,7 +197,7 @@ def write(path: Path, done: dict[str, dict], scenes: list[Scene], real: np.ndarr
             row["time_ratio"] = round(row["seconds_per_image"] / baseline["seconds_per_image"], 2)
     order = {row.name: i for i, row in enumerate(rows())}
     document = {
-        "command": "python benchmarks/shapescenes.py",
+        "command": " ".join(["python benchmarks/shapescenes.py", *sys.argv[1:]]),
         "prompts": len(scenes),
         "options": {k: v for k, v in DEFAULTS.items() if k != "balance"} | {"balance": str(DEFAULTS["balance"])},
         "versions": {

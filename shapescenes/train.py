@@ -17,12 +17,13 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
+from realcompo_core.diffusers_adapter import gligen_tokens
 from shapescenes import data, judge, models
 from shapescenes.world import SIZE
 
 # settings --------------------------------------------------------------------------------------------------------
 RENDERED, FLAT = 20_000, 8_000  # pictures in the training sets
-STEPS = {"vae": (4400,), "judge": (900,), "text_to_image": (1900, 2500), "layout_branch": (800,)}  # one entry a cycle
+STEPS = {"vae": (4400,), "judge": (900,), "text_to_image": (1900, 2500), "layout_branch": (700,)}  # one entry a cycle
 BATCH = {"vae": 12, "judge": 32, "text_to_image": 48, "layout_branch": 48}
 RATE = {"vae": 2e-3, "judge": 2e-3, "text_to_image": 1.2e-3, "layout_branch": 1.2e-3}  # peak learning rates, AdamW
 CROP = 64  # pixels, VAE training
@@ -215,12 +216,13 @@ def train_layout_branch(folder: Path) -> None:
         parameter.requires_grad_(".fuser." in name or name.startswith("position_net."))
     with torch.no_grad():
         text = torch.cat([text_encoder(ids).last_hidden_state for ids in text_ids.split(500)])
-        grounding = [models.grounding(text_encoder, data.scene("flat", i).layout) for i in range(FLAT)]
+        layouts = [data.scene("flat", i).layout for i in range(FLAT)]
+        grounding = gligen_tokens(models.tokenizer(), text_encoder, layouts)
 
     def loss(step: int) -> Tensor:
         chosen = torch.from_numpy(pick(step))
         shown = torch.where(torch.rand(len(chosen)) < CAPTION_DROPOUT, FLAT, chosen)
-        gligen = {key: torch.cat([grounding[i][key] for i in chosen]) for key in grounding[0]}
+        gligen = {key: value[chosen] for key, value in grounding.items()}
         gligen["masks"] = gligen["masks"] * (shown < FLAT)[:, None]
         return diffusion_loss(unet, latent[chosen], text[shown], gligen=gligen)
 
