@@ -28,7 +28,7 @@ from realcompo_core.attention import Objective
 from realcompo_core.balancer import Balancer, BalanceSettings
 from realcompo_core.diffusers_adapter import NoiseSchedule, UNetBranch, attention_layers
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.regions import region_maps
+from realcompo_core.regions import covered_by_objects, region_maps
 from realcompo_core.samplers import Step
 
 LAYOUT = Layout((LayoutObject("a cat", (0.05, 0.3, 0.45, 0.9)), LayoutObject("a dog", (0.55, 0.3, 0.95, 0.9))))
@@ -75,7 +75,7 @@ def second_step(branches: list[UNetBranch], settings: BalanceSettings, device: t
     """A function that makes the second step of a run: in the first, one_pass has no earlier mixing to credit."""
     sigmas = [8.0, 7.0, 6.0]
     x = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0)).to(device) * sigmas[0]
-    balancer = Balancer(branches, sigmas, [0], settings)
+    balancer = Balancer(branches, sigmas, [0], covered_by_objects(LAYOUT, 64, 64)[None], settings)
     first, second = (Step(x * (b / a), 1 - b / a, b) for a, b in pairwise(sigmas))
     x = first(balancer(x, sigmas[0], first))
     return lambda: copy(balancer)(x, sigmas[1], second)
@@ -125,8 +125,8 @@ def main() -> None:
     branches = build_branches(arguments.small, layers, device, getattr(torch, arguments.dtype))
     variants = {
         "plain": BalanceSettings(fixed=torch.tensor([0.5, 0.5])),
-        "one_pass": BalanceSettings(mode="one_pass", update_until=1),
-        "lookahead": BalanceSettings(mode="lookahead", update_until=1),
+        "one_pass": BalanceSettings(mode="one_pass"),
+        "lookahead": BalanceSettings(mode="lookahead"),
     }
     runs = {name: second_step(branches, settings, device) for name, settings in variants.items()}
     memory = {name: peak_bytes(run) for name, run in runs.items()}  # also warms up

@@ -6,8 +6,10 @@
 Prompts are captions that no training run has seen. `accuracy` is the share of pictures of prompts with 3 and 4 objects
 in which the judge finds exactly the stated objects in the stated relations; `accuracy_all` is over all prompts.
 `realism` is the Fréchet distance to real rendered scenes of the same prompts, in the judge's features (smaller is
-better). `passes` are UNet evaluations a step and a sample, `backward` those of them that are differentiated.
-`time_ratio` is the time of the row divided by that of mix_0.5, which runs the same two branches with guidance.
+better); it grows as pictures get fewer, so ablations, on the first 100 prompts and one seed, have a one_pass row of
+their own to be compared with. `passes` are UNet evaluations a step and a sample, `backward` those of them that are
+differentiated. `time_ratio` is the time of the row divided by that of mix_0.5, which runs the same two branches with
+guidance.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ from shapescenes.models import Judge, pipelines
 from shapescenes.world import CATEGORIES, Scene, held_out_scenes
 
 RESULTS = Path(__file__).parent / "results"
-BATCH = 50
+BATCH = 20
+SEEDS = 3
+ABLATION_PROMPTS = 100  # with one seed
 REAL_DRAWINGS = 3  # real pictures a prompt, for the realism distance
 
 
@@ -51,7 +55,7 @@ class Row:
     balance: BalanceSettings
     layouts: str = "true"
     options: dict = field(default_factory=dict)
-    seeds: int = 3
+    ablation: bool = False  # fewer pictures: compare it with one_pass_ablation alone
 
 
 def rows() -> list[Row]:
@@ -60,39 +64,53 @@ def rows() -> list[Row]:
     def fixed(spatial: float) -> BalanceSettings:
         return BalanceSettings(fixed=torch.tensor([1 - spatial, spatial]))
 
+    def fixed_until(spatial: float, end: float) -> BalanceSettings:
+        """Constant weights first, then the fidelity branch alone: t1 without the balancer."""
+        return BalanceSettings(
+            fixed=lambda progress: torch.tensor([1 - spatial, spatial] if progress < end else [1, 0])
+        )
+
     lookahead = replace(best, mode="lookahead")
-    official = BalanceSettings(mode="lookahead", rule="official", rate=1.0, initial="random", t0=0.4, update_until=1.0)
+    official = BalanceSettings(mode="lookahead", rule="official", rate=1.0, initial="random", t0=0.4, t1=1.0)
     return [
         Row("text_to_image", fixed(0)),
         Row("layout_branch", fixed(1)),
-        *(Row(f"mix_{n / 10}", fixed(n / 10)) for n in range(1, 10)),
-        Row("official", official),
         Row("lookahead", lookahead),
         Row("one_pass", best),
+        *(Row(f"mix_{n / 10}", fixed(n / 10)) for n in (5, 7, 3, 6, 4, 8, 2, 9, 1)),
+        Row("official", official),
         Row("rules_layout_branch", fixed(1), "rules"),
         Row("rules_lookahead", lookahead, "rules"),
         Row("rules_one_pass", best, "rules"),
-        Row("no_update_random", replace(best, initial="random", update_until=0.0), seeds=1),
-        Row("random_initial", replace(best, initial="random"), seeds=1),
-        Row("fidelity_gradient_only", replace(best, sources=(0,)), seeds=1),
-        Row("spatial_gradient_only", replace(best, sources=(1,)), seeds=1),
-        Row("rule_rms", replace(best, rule="rms", rate=best.rate / 4), seeds=1),
-        Row("rule_official", replace(best, rule="official", rate=1.0), seeds=1),
-        Row("update_until_0.3", replace(best, update_until=0.3), seeds=1),
-        Row("update_until_1.0", replace(best, update_until=1.0), seeds=1),
-        Row("update_every_2", replace(best, update_every=2), seeds=1),
-        Row("layers_full_resolution", best, options={"layers": 1}, seeds=1),
-        Row("nouns_only", best, options={"include_adjectives": False}, seeds=1),
+        Row("one_pass_ablation", best, ablation=True),
+        Row("mix_0.5_until_0.6", fixed_until(0.5, 0.6), ablation=True),
+        Row("mix_1.0_until_0.3", fixed_until(1.0, 0.3), ablation=True),
+        Row("no_update", replace(best, update_until=0.0), ablation=True),
+        Row("no_update_random", replace(best, initial="random", update_until=0.0), ablation=True),
+        Row("zero_initial", replace(best, initial="zero"), ablation=True),
+        Row("random_initial", replace(best, initial="random"), ablation=True),
+        Row("fidelity_gradient_only", replace(best, sources=(0,)), ablation=True),
+        Row("spatial_gradient_only", replace(best, sources=(1,)), ablation=True),
+        Row("rule_max", replace(best, rule="max", rate=1.0), ablation=True),
+        Row("rule_official", replace(best, rule="official", rate=1.0), ablation=True),
+        Row("rate_0.2", replace(best, rate=0.2), ablation=True),
+        Row("rate_0.8", replace(best, rate=0.8), ablation=True),
+        Row("update_until_0.3", replace(best, update_until=0.3), ablation=True),
+        Row("update_every_2", replace(best, update_every=2), ablation=True),
+        Row("t1_1.0", replace(best, t1=1.0), ablation=True),
+        Row("t0_0.1", replace(best, t0=0.1), ablation=True),
+        Row("layers_full_resolution", best, options={"layers": 1}, ablation=True),
+        Row("nouns_only", best, options={"include_adjectives": False}, ablation=True),
     ]
 
 
-def run_row(row: Row, scenes: list[Scene], pipe: RealCompoPipeline, judge: Judge, real: np.ndarray) -> dict:
+def run_row(row: Row, scenes: list[Scene], seeds: int, pipe: RealCompoPipeline, judge: Judge, real: np.ndarray) -> dict:
     provider = get_provider("rules")
     layouts = [s.layout if row.layouts == "true" else provider.propose(s.prompt.caption, (128, 128)) for s in scenes]
     options = {**DEFAULTS, "balance": row.balance, **row.options}
     table, features, began = [], [], time.perf_counter()
     passes = {"forward": 0, "backward": 0}
-    for seed in range(row.seeds):
+    for seed in range(seeds):
         for first in track(range(0, len(scenes), BATCH), f"{row.name} seed {seed}"):
             part = slice(first, first + BATCH)
             with count_passes(pipe, passes):
@@ -110,14 +128,14 @@ def run_row(row: Row, scenes: list[Scene], pipe: RealCompoPipeline, judge: Judge
                 hits = box_hits(layout, scene.prompt, found)
                 table.append((seed, scene.prompt.category, len(scene.objects), states_hold(scene.prompt, found), hits))
     seconds = time.perf_counter() - began
-    return summarise(row, table, np.concatenate(features), real, seconds, passes)
+    return summarise(row, seeds, table, np.concatenate(features), real, seconds, passes)
 
 
-def summarise(row, table, features, real, seconds, passes) -> dict:
+def summarise(row, seeds, table, features, real, seconds, passes) -> dict:
     """Means over the seeds, and standard deviations between them."""
     per_seed: dict[str, list[float]] = {}
-    size = len(table) // row.seeds
-    for seed in range(row.seeds):
+    size = len(table) // seeds
+    for seed in range(seeds):
         mine = [entry for entry in table if entry[0] == seed]
         groups = {"accuracy": [e for e in mine if e[2] >= 3], "accuracy_all": mine}
         groups |= {f"accuracy_{c}": [e for e in mine if e[1] == c] for c in CATEGORIES}
@@ -127,10 +145,10 @@ def summarise(row, table, features, real, seconds, passes) -> dict:
         values["realism"] = frechet_distance(features[seed * size : (seed + 1) * size], real)
         for name, value in values.items():
             per_seed.setdefault(name, []).append(value)
-    result: dict = {"name": row.name, "layouts": row.layouts, "images": len(table), "seeds": row.seeds}
+    result: dict = {"name": row.name, "layouts": row.layouts, "images": len(table), "seeds": seeds}
     for name, values in per_seed.items():
         result[name] = round(float(np.mean(values)), 4)
-        result[f"{name}_std"] = round(float(np.std(values, ddof=1)), 4) if row.seeds > 1 else None
+        result[f"{name}_std"] = round(float(np.std(values, ddof=1)), 4) if seeds > 1 else None
     steps = len(table) * DEFAULTS["steps"]
     result["passes"] = round(passes["forward"] / steps, 2)
     result["backward"] = round(passes["backward"] / steps, 2)
@@ -167,24 +185,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", help="only these")
     parser.add_argument("--prompts", type=int, default=300)
-    parser.add_argument("--seeds", type=int, help="at most so many")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--output", type=Path, default=RESULTS / "shapescenes.json")
     arguments = parser.parse_args()
     scenes = held_out_scenes(arguments.prompts)
     pipe, judge = RealCompoPipeline(*pipelines()), load_judge()
     for pipeline in pipe.pipelines:
         pipeline.unet.to(memory_format=torch.channels_last)
-    real = real_features(scenes, judge, 10**6)
+    real = {n: real_features(scenes[:n], judge, 10**6) for n in {len(scenes), ABLATION_PROMPTS}}
     done: dict[str, dict] = {}
     if arguments.output.exists():
         done = {row["name"]: row for row in json.loads(arguments.output.read_text())["rows"]}
     for row in rows():
         if (arguments.rows and row.name not in arguments.rows) or row.name in done:
             continue
-        if arguments.seeds:
-            row = replace(row, seeds=min(row.seeds, arguments.seeds))
-        done[row.name] = run_row(row, scenes, pipe, judge, real)
-        write(arguments.output, done, scenes, real, judge)
+        prompts, seeds = (ABLATION_PROMPTS, 1) if row.ablation else (len(scenes), arguments.seeds)
+        done[row.name] = run_row(row, scenes[:prompts], seeds, pipe, judge, real[prompts])
+        write(arguments.output, done, scenes, real[len(scenes)], judge)
         print(
             {k: done[row.name][k] for k in ("name", "accuracy", "realism", "box_hits", "seconds_per_image")}, flush=True
         )

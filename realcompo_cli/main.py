@@ -79,7 +79,7 @@ def main() -> None:
 @app.command()
 def demo(
     prompt: PromptArgument,
-    seed: SeedOption = 0,
+    seed: SeedOption = 7,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.", min=2, show_default="the demo's own")] = None,
     mode: ModeOption = "one_pass",
     provider: ProviderOption = "rules",
@@ -235,9 +235,6 @@ def providers() -> None:
     out.print(
         Text(f"Profiles: {path}{'' if path.exists() else ' (not there yet)'}, and REALCOMPO_<NAME>_URL, _MODEL, _KEY")
     )
-
-
-# --------------------------------------------------------------------------------------------------------- parts
 
 
 @contextmanager

@@ -97,8 +97,8 @@ def _settings_facts(settings: dict[str, Any]) -> dict[str, str]:
         "seed": str(settings["seed"]),
         "sampling": f"{settings['steps']} steps of {settings['sampler']}, guidance {settings['guidance_scale']:g}"
         + (f", {width}×{height} pixels" if width else ""),
-        "balance": f"{balance.mode}, coefficients start at {balance.initial}, "
-        f"gradient rule {balance.rule} × {balance.rate:g}, moved in the first {balance.update_until:.0%} of the steps",
+        "balance": f"{balance.mode}, rule {balance.rule} × {balance.rate:g}, initial coefficients: {balance.initial}",
+        "branches": f"balanced until {balance.t1:.0%} of the steps, then the fidelity branch alone",
         "attention": f"{words}, layers {_layers(settings['layers'])}",
     }
 

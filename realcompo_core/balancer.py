@@ -21,6 +21,7 @@ from .trace import Trace, TraceStep
 FIDELITY = 0  # index of the fidelity branch; all others are spatial
 OFFICIAL_RATE = 1e6
 COEFFICIENT_SEED = 0xC0EFF
+START_ON_OBJECTS, START_ELSEWHERE = 1.0, -0.5  # a spatial branch's coefficient at the start; the fidelity branch's is 0
 
 
 class Branch(Protocol):
@@ -36,9 +37,6 @@ class Branch(Protocol):
 
     def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
         """Both, in the passes that `denoise` needs anyway."""
-
-
-# --------------------------------------------------------------------------------------------------------- maths
 
 
 def mix(w: Tensor, D: Tensor) -> Tensor:
@@ -69,9 +67,6 @@ def official_rate(progress: float) -> float:
     return OFFICIAL_RATE * (1 - 0.5 * progress) ** 0.5
 
 
-# ------------------------------------------------------------------------------------------------------ settings
-
-
 @dataclass(frozen=True)
 class BalanceSettings:
     """How coefficients start and move.
@@ -80,20 +75,23 @@ class BalanceSettings:
         (the paper) reads them at a tentative next x and corrects this mixing.
     rule: the gradient is divided per sample by its maximum (`max`) or RMS (`rms`) and multiplied by `rate`, or taken
         raw times the official ρ_t times `rate` (`official`).
-    initial: coefficients start at 0 (equal weights) or from N(0, 1) (`random`, the paper).
+    initial: coefficients start in favour of the spatial branches on the objects and of the fidelity branch elsewhere
+        (`layout`), at 0 (`zero`: equal weights) or from N(0, 1) (`random`, the paper).
     t0: share of the steps, from the start, that use the spatial branches alone.
+    t1: share of the steps after which the fidelity branch finishes alone: by then objects stand where they stand.
     update_every, update_until: update at every n-th step, over the first share of the steps.
     sources: indices of the branches whose loss drives the coefficients; None for all.
     fixed: instead of dynamic weights, a (K,) or (K, h, w) tensor, or a function from progress 0..1 to one (a schedule).
     """
 
     mode: Literal["one_pass", "lookahead"] = "one_pass"
-    rule: Literal["max", "rms", "official"] = "max"
-    rate: float = 0.5
-    initial: Literal["zero", "random"] = "zero"
+    rule: Literal["max", "rms", "official"] = "rms"
+    rate: float = 0.4
+    initial: Literal["layout", "zero", "random"] = "layout"
     t0: float = 0.0
+    t1: float = 0.6
     update_every: int = 1
-    update_until: float = 0.7
+    update_until: float = 1.0
     sources: tuple[int, ...] | None = None
     fixed: Tensor | Callable[[float], Tensor] | None = None
 
@@ -101,26 +99,23 @@ class BalanceSettings:
         for name, allowed in (
             ("mode", ("one_pass", "lookahead")),
             ("rule", ("max", "rms", "official")),
-            ("initial", ("zero", "random")),
+            ("initial", ("layout", "zero", "random")),
         ):
             if getattr(self, name) not in allowed:
                 raise RealCompoError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
-        for name in ("t0", "update_until"):
+        for name in ("t0", "t1", "update_until"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RealCompoError(f"{name} is {getattr(self, name)}: it is a share of the steps, from 0 to 1")
         if self.update_every < 1:
             raise RealCompoError(f"update_every is {self.update_every}: it counts steps, from 1 up")
 
 
-# ------------------------------------------------------------------------------------------------------ balancer
-
-
 class Balancer:
     """A model for the samplers (`denoised = model(x, sigma, step)`) made of K branches, the fidelity branch first.
 
     `sigmas` is the schedule that will be sampled. `seeds` has one seed an item of the batch, for random coefficients.
-    `empty` are the items of the batch whose layout has no objects. There is nothing to balance: the fidelity branch
-    works alone there.
+    `objects`, (B, h, w) in the latent's size, is the share of each pixel that objects cover. An item without any has
+    nothing to balance: the fidelity branch works alone there.
     """
 
     def __init__(
@@ -128,12 +123,13 @@ class Balancer:
         branches: Sequence[Branch],
         sigmas: Sequence[float],
         seeds: Sequence[int],
+        objects: Tensor,
         settings: BalanceSettings | None = None,
-        empty: Sequence[int] = (),
     ):
         self.branches, self.settings = tuple(branches), settings or BalanceSettings()
         self.trace = Trace(tuple(branch.name for branch in branches))
-        self._sigmas, self._seeds, self._empty = list(sigmas), list(seeds), list(empty)
+        self._sigmas, self._seeds, self._objects = list(sigmas), list(seeds), objects
+        self._empty = [b for b, covered in enumerate(objects) if not covered.any()]
         self._c: Tensor | None = None
         self._previous: tuple[Tensor, Tensor, float] | None = None  # w, D and β of the last balanced evaluation
         sources, K = self._sources(), len(self.branches)
@@ -199,8 +195,12 @@ class Balancer:
 
     def _initial_coefficients(self, x: Tensor) -> Tensor:
         shape = (len(self.branches), *x.shape[-2:])
-        if self.settings.initial == "zero":
-            return x.new_zeros(len(x), *shape)
+        if self.settings.initial != "random":
+            c = x.new_zeros(len(x), *shape)
+            if self.settings.initial == "layout":
+                start = START_ELSEWHERE + (START_ON_OBJECTS - START_ELSEWHERE) * self._objects.to(x)
+                c[:, [k for k in range(len(self.branches)) if k != FIDELITY]] = start[:, None]
+            return c
         # The latent's noise comes from these very seeds: the coefficients must not repeat it.
         generators = [torch.Generator().manual_seed(seed ^ COEFFICIENT_SEED) for seed in self._seeds]
         drawn = [torch.randn(shape, generator=generator) for generator in generators]
@@ -215,6 +215,8 @@ class Balancer:
             weights = self.settings.fixed(progress) if callable(self.settings.fixed) else self.settings.fixed
         elif progress < self.settings.t0:
             weights = (1 - torch.eye(K)[FIDELITY]) / (K - 1)
+        elif progress >= self.settings.t1:
+            weights = torch.eye(K)[FIDELITY]
         else:
             return None
         weights = weights.to(x)

@@ -27,7 +27,7 @@ from .balancer import Balancer, BalanceSettings
 from .errors import BranchMismatchError, Cancelled, RealCompoError
 from .layout import MAX_OBJECTS, Layout
 from .providers import LayoutProvider, get_provider
-from .regions import region_maps
+from .regions import covered_by_objects, region_maps
 from .samplers import SAMPLERS
 from .tokens import phrase_tokens, token_groups
 from .trace import Trace
@@ -81,9 +81,6 @@ class NoiseSchedule:
         return output
 
 
-# --------------------------------------------------------------------------------------------------------- branch
-
-
 class UNetBranch:
     """One diffusers UNet with its conditioning, as the balancer wants it.
 
@@ -108,13 +105,7 @@ class UNetBranch:
         self._unet, self._schedule, self._guidance = unet, schedule, guidance_scale
         self._cond, self._uncond = cond, uncond
         self._attentions = [unet.get_submodule(layer) for layer in layers]
-        self._recomputed = [
-            module
-            for block in unet.modules()
-            if isinstance(block, BasicTransformerBlock)
-            for module in (block.ff, getattr(block, "fuser", None))
-            if module is not None
-        ]
+        self._blocks = [block for block in unet.modules() if isinstance(block, BasicTransformerBlock)]
         self._objective = objective
         self._grounded_above = grounded_above
 
@@ -153,8 +144,8 @@ class UNetBranch:
     def _reading(self, x: Tensor, stop: bool) -> Iterator[MapReader]:
         """A pass whose attention is read by hooks. Weights take no part in the gradient.
 
-        Feed-forward and gated layers are recomputed in the backward pass: they hold most of the activations and take
-        little of the time.
+        Feed-forward layers with their norms, and gated layers, are recomputed in the backward pass: they hold most of
+        the activations and take little of the time.
         """
         reader = MapReader(x, self._objective, len(self._attentions), stop)
         hooks = [
@@ -162,23 +153,38 @@ class UNetBranch:
             for attention in self._attentions
         ]
         trainable = [parameter for parameter in self._unet.parameters() if parameter.requires_grad]
-        own_forwards = [vars(module).get("forward") for module in self._recomputed]  # set by offloading hooks
+        recomputed = {}
+        for block in self._blocks:
+            if block.norm_type == "layer_norm" and block.norm3 is not None:
+                recomputed[block.norm3] = _identity
+                recomputed[block.ff] = _recomputed(lambda x, norm=block.norm3.forward, ff=block.ff.forward: ff(norm(x)))
+            if hasattr(block, "fuser"):
+                recomputed[block.fuser] = _recomputed(block.fuser.forward)
+        own_forwards = {module: vars(module).get("forward") for module in recomputed}  # set by offloading hooks
         for parameter in trainable:
             parameter.requires_grad_(False)
-        for module in self._recomputed:
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)
+        for module, forward in recomputed.items():
+            module.forward = forward
         try:
             with reader:
                 yield reader
         finally:
             for parameter in trainable:
                 parameter.requires_grad_(True)
-            for module, forward in zip(self._recomputed, own_forwards, strict=True):
+            for module, forward in own_forwards.items():
                 del module.forward
                 if forward is not None:
                     module.forward = forward
             for hook in hooks:
                 hook.remove()
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)
 
 
 def _read_attention(reader: MapReader, attention: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -220,9 +226,6 @@ def attention_layers(unet: nn.Module, layers: int | str) -> list[str]:
             f"layers={layers!r} matches none of this UNet's cross-attention layers: {', '.join(names)}"
         )
     return chosen
-
-
-# ------------------------------------------------------------------------------------------------------- pipeline
 
 
 class RealCompoPipeline:
@@ -326,7 +329,8 @@ class RealCompoPipeline:
         shape = (fidelity.unet.config.in_channels, height // scale, width // scale)
         noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
         x = noise.to(fidelity.device) * (sigmas[0] ** 2 + 1) ** 0.5
-        balancer = Balancer(branches, sigmas, seeds, balance, [b for b, item in enumerate(layouts) if not item.objects])
+        objects = torch.stack([covered_by_objects(item, *shape[1:]) for item in layouts])
+        balancer = Balancer(branches, sigmas, seeds, objects, balance)
         balancer.trace.phrases = [
             phrase_groups(fidelity, p, item, include_adjectives)[1] for p, item in zip(prompts, layouts, strict=True)
         ]
@@ -405,9 +409,6 @@ def phrase_groups(pipeline: DiffusionPipeline, prompt: str, layout: Layout, incl
     return groups, [phrases[group.objects[0]] for group in groups]
 
 
-# ----------------------------------------------------------------------------------------------------------- text
-
-
 def text_encoders(pipeline: DiffusionPipeline) -> list[tuple[Any, nn.Module]]:
     pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
     if hasattr(pipeline, "text_encoder_2"):
@@ -466,9 +467,6 @@ def _joined_text(*texts: str | None) -> str | None:
     return ", ".join(text for text in texts if text) or None
 
 
-# -------------------------------------------------------------------------------------------------------- spatial
-
-
 def open_gates(unet: nn.Module) -> None:
     """diffusers' own GLIGEN pipeline closes the gates after its β and leaves them closed."""
     for module in unet.modules():
@@ -489,9 +487,6 @@ def gligen_tokens(tokenizer: Any, text_encoder: nn.Module, layouts: Sequence[Lay
             boxes[b, :n] = torch.tensor([item.box for item in layout.objects])
             masks[b, :n] = 1
     return {"boxes": boxes, "masks": masks, "positive_embeddings": embeddings}
-
-
-# -------------------------------------------------------------------------------------------- files and checks
 
 
 def decode(pipeline: DiffusionPipeline, latents: Tensor) -> list[Image.Image]:

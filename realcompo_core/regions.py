@@ -46,6 +46,15 @@ def region_maps(layout: Layout, groups: Sequence[Sequence[int]], height: int, wi
     return torch.stack(maps).float() if maps else torch.zeros(0, height, width)
 
 
+def covered_by_objects(layout: Layout, height: int, width: int) -> Tensor:
+    """(height, width) float32 in 0..1: all of the layout's objects joined; zeros without objects."""
+    return (
+        region_maps(layout, [range(len(layout.objects))], height, width)[0]
+        if layout.objects
+        else torch.zeros(height, width)
+    )
+
+
 def _pixels(n: int) -> Tensor:
     edges = torch.arange(n + 1, dtype=torch.float64) / n
     return torch.stack([edges[:-1], edges[1:]], -1)

@@ -3,7 +3,7 @@
 from realcompo_core.balancer import BalanceSettings
 
 DEFAULTS = {
-    "steps": 16,
+    "steps": 12,
     "sampler": "euler",
     "guidance_scale": 3.0,
     "layers": 2,

@@ -91,9 +91,6 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(mean @ mean + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
-# ---------------------------------------------------------------------------------------------------- training
-
-
 def target(scene: Scene) -> Tensor:
     """(5, 16, 16): presence, shape index, colour index, centre offset of the cell that holds an object's centre."""
     grid = torch.zeros(5, GRID, GRID)

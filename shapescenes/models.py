@@ -224,9 +224,6 @@ def pipelines() -> tuple[StableDiffusionPipeline, StableDiffusionPipeline]:
     return fidelity, spatial
 
 
-# ------------------------------------------------------------------------------------------------------ weights
-
-
 def save(name: str, state: dict[str, Tensor]) -> None:
     """Write `weights/<name>.safetensors` in fp16 and its SHA-256 into `weights/checksums.json`."""
     WEIGHTS.mkdir(exist_ok=True)

@@ -106,9 +106,6 @@ class Scene:
         return np.stack([distance(item) <= 0 for item in self.objects])
 
 
-# ---------------------------------------------------------------------------------------------------- sampling
-
-
 def is_held_out(caption: str) -> bool:
     """One caption in five is never trained on. The choice depends on the text alone."""
     return zlib.crc32(caption.encode()) % 5 == 0
@@ -226,9 +223,6 @@ def _counted(kind: Kind, count: int) -> str:
 
 def _listing(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-# ----------------------------------------------------------------------------------------------------- outlines
 
 
 def distance(item: SceneObject) -> np.ndarray:

@@ -101,9 +101,6 @@ def test_gradient_stays_finite_for_items_without_objects():
     assert g[0].any() and not g[1].any()
 
 
-# ------------------------------------------------------------------------------------------ in a diffusers UNet
-
-
 class EagerProcessor:
     """Plain attention that keeps its probabilities, with gradient."""
 

@@ -72,8 +72,11 @@ def start(batch=1):
     return torch.randn(batch, CHANNELS, *SIZE, generator=torch.Generator().manual_seed(4), dtype=torch.float64) * 5
 
 
-def run(branches, x, sampler=euler, sigmas=SIGMAS, empty=(), seeds=None, **settings):
-    balancer = Balancer(branches, sigmas, seeds or range(len(x)), BalanceSettings(**settings), empty)
+def run(branches, x, sampler=euler, sigmas=SIGMAS, objects=None, seeds=None, **settings):
+    """Balances at every step, from equal weights, if `settings` do not say otherwise."""
+    settings = {"initial": "zero", "t1": 1.0} | settings
+    objects = torch.ones(len(x), *SIZE) if objects is None else objects
+    balancer = Balancer(branches, sigmas, seeds or range(len(x)), objects, BalanceSettings(**settings))
     return sampler(balancer, x, sigmas), balancer.trace
 
 
@@ -125,8 +128,8 @@ def test_lookahead_gradient_goes_through_each_samplers_own_step(name):
             steps.append((x, sigma, step, before, self._c))
             return denoised
 
-    settings = BalanceSettings(mode="lookahead", rule="official", rate=1e-4, update_until=1)
-    SAMPLERS[name](Watched(branches, SIGMAS, [0], settings), start(), SIGMAS)
+    settings = BalanceSettings(mode="lookahead", rule="official", rate=1e-4, initial="zero", t1=1)
+    SAMPLERS[name](Watched(branches, SIGMAS, [0], torch.ones(1, *SIZE), settings), start(), SIGMAS)
     for x, sigma, step, before, after in steps:
         if step.sigma_next == 0:
             continue
@@ -187,9 +190,6 @@ def test_random_coefficients_are_not_the_latent_noise_of_the_same_seed():
     assert not torch.allclose(coefficients, noise[:2])
 
 
-# ------------------------------------------------------------------------------------- branches that only count
-
-
 class Stub:
     """D is a constant; the gradient is given."""
 
@@ -225,18 +225,34 @@ def test_spatial_branches_work_alone_before_t0():
     assert trace.steps[3].coefficients is None and trace.steps[4].coefficients is not None
 
 
+def test_fidelity_branch_finishes_alone_after_t1():
+    fidelity, spatial = branches = Stub(1), Stub(2)
+    _, trace = run_stubs(*branches, t1=0.6)
+    assert fidelity.denoised == TEN[:-1] and spatial.denoised == TEN[:6]
+    assert trace.steps[6].weights[0, :, 0, 0].tolist() == [1, 0]
+
+
+def test_layout_start_favours_the_spatial_branches_on_the_objects():
+    objects = torch.zeros(2, *SIZE)
+    objects[0, 1, 2], objects[1, 0, 0] = 1, 0.5
+    _, trace = run_stubs(Stub(1), Stub(2), Stub(3), batch=2, objects=objects, initial="layout")
+    start = trace.steps[0].coefficients
+    assert not start[:, 0].any() and torch.equal(start[:, 1], start[:, 2])
+    assert start[0, 1, 1, 2] == 1 and start[0, 1, 0, 0] == -0.5 and start[1, 1, 0, 0] == 0.25
+
+
 @pytest.mark.parametrize(
     "mode, settings, levels",
     [
-        ("lookahead", {"update_every": 1, "update_until": 1}, [9, 8, 7, 6, 5, 4, 3, 2, 1]),  # no look ahead to σ = 0
-        ("lookahead", {"update_every": 3, "update_until": 1}, [9, 6, 3]),
+        ("lookahead", {"update_every": 1}, [9, 8, 7, 6, 5, 4, 3, 2, 1]),  # no look ahead to σ = 0
+        ("lookahead", {"update_every": 3}, [9, 6, 3]),
         ("lookahead", {"update_until": 0.3}, [9, 8, 7]),
         ("lookahead", {"update_until": 0}, []),
-        ("lookahead", {"t0": 0.8, "update_until": 1}, [1]),
-        ("one_pass", {"update_every": 1, "update_until": 1}, [9, 8, 7, 6, 5, 4, 3, 2, 1]),  # nothing to credit at first
-        ("one_pass", {"update_every": 3, "update_until": 1}, [7, 4, 1]),
+        ("lookahead", {"t0": 0.8}, [1]),
+        ("one_pass", {"update_every": 1}, [9, 8, 7, 6, 5, 4, 3, 2, 1]),  # nothing to credit at first
+        ("one_pass", {"update_every": 3}, [7, 4, 1]),
         ("one_pass", {"update_until": 0.3}, [9, 8]),
-        ("one_pass", {"t0": 0.8, "update_until": 1}, [1]),
+        ("one_pass", {"t0": 0.8}, [1]),
     ],
 )
 def test_maps_are_read_at_these_noise_levels(mode, settings, levels):
@@ -256,7 +272,7 @@ def test_only_the_sources_are_read(mode):
 
 def test_no_branch_is_run_more_often_than_the_method_needs():
     branches = Stub(1), Stub(2)
-    run_stubs(*branches, mode="one_pass", update_until=1)
+    run_stubs(*branches, mode="one_pass")
     assert branches[0].denoised == branches[1].denoised == TEN[:-1]
 
 
@@ -292,7 +308,7 @@ def test_weight_goes_to_the_branch_that_lowers_the_loss():
 def test_fixed_weights_may_be_a_constant_a_map_or_a_schedule():
     def denoised(fixed):
         branches = Stub(1), Stub(3)
-        balancer = Balancer(branches, TEN, [0], BalanceSettings(fixed=fixed))
+        balancer = Balancer(branches, TEN, [0], torch.ones(1, *SIZE), BalanceSettings(fixed=fixed))
         x = torch.ones(1, CHANNELS, *SIZE)
         results = [balancer(x, sigma, Step(x, 1.0, sigma - 1)) for sigma in TEN[:-1]]
         assert not any(branch.read for branch in branches)
@@ -316,7 +332,7 @@ def test_fixed_by_region_gives_the_spatial_branch_more_on_the_objects():
 
 def test_layout_without_objects_leaves_the_fidelity_branch_alone_and_says_so():
     branches = Stub(1), Stub(2)
-    _, trace = run_stubs(*branches, empty=[0])
+    _, trace = run_stubs(*branches, objects=torch.zeros(1, *SIZE))
     assert branches[0].denoised == TEN[:-1] and branches[1].denoised == []
     assert "no objects" in trace.note and "fidelity" in trace.note
     assert run_stubs(*branches)[1].note == ""
@@ -325,7 +341,8 @@ def test_layout_without_objects_leaves_the_fidelity_branch_alone_and_says_so():
 @pytest.mark.parametrize("settings", [{}, {"mode": "lookahead"}, {"t0": 0.5}, {"fixed": torch.tensor([0.2, 0.8])}])
 def test_item_without_objects_in_a_batch_is_the_fidelity_branchs(settings):
     branches = Stub(1), Stub(3, g=1.0)
-    _, trace = run_stubs(*branches, batch=2, empty=[1], **settings)
+    objects = torch.stack([torch.ones(SIZE), torch.zeros(SIZE)])
+    _, trace = run_stubs(*branches, batch=2, objects=objects, **settings)
     assert all((step.weights[1, 0] == 1).all() and not step.weights[1, 1].any() for step in trace.steps)
     assert all((step.weights[0, 1] > 0).all() for step in trace.steps)
     assert "[1]" in trace.note
@@ -333,7 +350,7 @@ def test_item_without_objects_in_a_batch_is_the_fidelity_branchs(settings):
 
 def test_trace_holds_what_happened():
     branches = [TinyBranch(0), TinyBranch(1)]
-    _, trace = run(branches, start(2), update_until=1)
+    _, trace = run(branches, start(2))
     assert trace.branches == ("tiny 0", "tiny 1")
     assert [(step.index, step.sigma) for step in trace.steps] == list(enumerate(SIGMAS[:-1]))
     read = trace.read_steps[0]
@@ -349,6 +366,7 @@ def test_trace_holds_what_happened():
         {"rule": "adam"},
         {"initial": "ones"},
         {"t0": 1.5},
+        {"t1": 2},
         {"update_until": -0.1},
         {"update_every": 0},
     ],
@@ -361,7 +379,7 @@ def test_wrong_setting_is_named_with_its_value(wrong):
 
 def test_source_that_is_no_branch_is_refused():
     with pytest.raises(RealCompoError, match=r"sources"):
-        Balancer([Stub(), Stub()], TEN, [0], BalanceSettings(sources=(0, 2)))
+        Balancer([Stub(), Stub()], TEN, [0], torch.ones(1, *SIZE), BalanceSettings(sources=(0, 2)))
 
 
 def test_fixed_weights_of_another_number_of_branches_are_refused():

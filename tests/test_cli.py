@@ -42,9 +42,6 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-# ------------------------------------------------------------------------------------------------------------ help
-
-
 def test_help_loads_no_heavy_library():
     code = (
         "import sys\nfrom realcompo_cli.main import app\n"
@@ -59,9 +56,6 @@ def test_runs_as_a_module():
     command = [sys.executable, "-m", "realcompo_cli", "generate", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0 and "--spatial" in result.stdout
-
-
-# ---------------------------------------------------------------------------------------------------------- layout
 
 
 def test_layout_from_a_reply(tmp_path):
@@ -119,9 +113,6 @@ def test_providers_shows_profiles_but_no_key(tmp_path, monkeypatch):
     assert "providers.json" in result.output
 
 
-# ------------------------------------------------------------------------------------------------------------ demo
-
-
 def test_demo_writes_pictures_and_report(tmp_path, random_models):
     result = run("demo", PROMPT, "--steps", 4, "--output", tmp_path)
     assert result.exit_code == 0, result.output
@@ -172,9 +163,6 @@ def test_stopped_demo_says_what_it_kept(tmp_path, random_models, monkeypatch):
     assert result.exit_code == 130 and "Kept:" in result.output and "Traceback" not in result.output
     assert names(tmp_path) == {"layout.json", "layout.png", "fidelity.png"}
     assert "fidelity.png" in result.output.replace("\n", "")
-
-
-# -------------------------------------------------------------------------------------------------------- generate
 
 
 @pytest.fixture

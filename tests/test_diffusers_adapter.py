@@ -143,14 +143,11 @@ def test_negative_phrase_of_the_layout_joins_the_negative_prompt(tiny_pipelines)
     )
 
 
-# ------------------------------------------------------------------------------------------------- balanced runs
-
-
 @pytest.mark.parametrize("mode", ["one_pass", "lookahead"])
 @pytest.mark.parametrize("spatial", ["gligen", "sdxl"])
 def test_balanced_run_gives_pictures_layouts_and_a_trace(tiny_pipelines, mode, spatial):
     fidelity = tiny_pipelines.sdxl if spatial == "sdxl" else tiny_pipelines.fidelity
-    settings = BalanceSettings(mode=mode, update_until=1, initial="random")
+    settings = BalanceSettings(mode=mode, t1=1, initial="random")
     out = generate(fidelity, getattr(tiny_pipelines, spatial), balance=settings, sampler="plms", height=96)
     assert [image.size for image in out.images] == [(128, 96)]
     assert out.layout is LAYOUT and out.latents.shape == (1, 4, 12, 16) and out.latents.isfinite().all()
@@ -165,7 +162,7 @@ def test_balanced_run_gives_pictures_layouts_and_a_trace(tiny_pipelines, mode, s
 
 def test_seed_decides_the_picture(tiny_pipelines):
     pipelines = tiny_pipelines.fidelity, tiny_pipelines.gligen
-    settings = BalanceSettings(initial="random")
+    settings = BalanceSettings(initial="random", t1=1)
     first, again, other = (generate(*pipelines, seed=seed, balance=settings) for seed in (3, 3, 4))
     assert torch.equal(first.latents, again.latents)
     assert (first.latents - other.latents).abs().max() > 0.1
@@ -223,8 +220,6 @@ def test_half_precision_follows_the_same_gradient(tiny_pipelines, dtype):
     assert torch.corrcoef(moves)[0, 1] > 0.95
 
 
-# ------------------------------------------------------------------------------------------------------ long text
-
 FILLER = "a small picture with a plain gray background and a soft shadow " * 3
 
 
@@ -256,9 +251,6 @@ def test_long_prompt_is_encoded_chunk_by_chunk(tiny_pipelines):
 def test_long_negative_prompt_works_too(tiny_pipelines):
     out = generate(tiny_pipelines.sdxl, tiny_pipelines.sdxl, negative_prompt=FILLER * 2, steps=2)
     assert out.latents.isfinite().all()
-
-
-# ------------------------------------------------------------------------------------------- progress and errors
 
 
 @pytest.mark.parametrize("sampler", ["euler", "plms"])

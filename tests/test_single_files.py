@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -96,7 +97,8 @@ def test_single_file_gives_the_pictures_of_its_pipeline(checkpoint):
         for pipe in (loaded, RealCompoPipeline(checkpoint.pipeline, checkpoint.pipeline))
     )
     torch.testing.assert_close(found.latents, expected.latents, rtol=0, atol=1e-4)
-    assert found.images[0].tobytes() == expected.images[0].tobytes()
+    pixels = [np.asarray(output.images[0], dtype=int) for output in (found, expected)]
+    assert abs(pixels[0] - pixels[1]).max() <= 1  # latents equal to 1e-4 may round to neighbouring values
 
 
 @pytest.mark.parametrize("key, is_sdxl", [("conditioner.embedders.1.model.x", True), ("cond_stage_model.x", False)])
