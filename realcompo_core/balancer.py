@@ -44,10 +44,11 @@ def mix(w: Tensor, D: Tensor) -> Tensor:
     return (w.unsqueeze(2) * D).sum(1)
 
 
-def coefficient_gradient(g: Tensor, w: Tensor, D: Tensor, beta: float) -> Tensor:
+def coefficient_gradient(g: Tensor, w: Tensor, D: Tensor, beta: float | Tensor) -> Tensor:
     """∂L/∂c_k = β Σ_C g ⊙ w_k ⊙ (D_k − D) (method, point 6): the derivative through softmax, mixing and step.
 
-    g: (B, C, h, w) = ∂L/∂x'; w: (B, K, h, w); D: (B, K, C, h, w). Returns (B, K, h, w); it sums to 0 over K.
+    g: (B, C, h, w) = ∂L/∂x'; w: (B, K, h, w); D: (B, K, C, h, w); beta: a number, or (B, 1, h, w).
+    Returns (B, K, h, w); it sums to 0 over K.
     """
     return beta * w * (g.unsqueeze(1) * (D - mix(w, D).unsqueeze(1))).sum(2)
 
@@ -131,7 +132,8 @@ class Balancer:
         self._sigmas, self._seeds, self._objects = list(sigmas), list(seeds), objects
         self._empty = [b for b, covered in enumerate(objects) if not covered.any()]
         self._c: Tensor | None = None
-        self._previous: tuple[Tensor, Tensor, float] | None = None  # w, D and β of the last balanced evaluation
+        self._previous: tuple | None = None  # w, D and β of the last balanced evaluation
+        self._updated_at = -1  # samplers that evaluate the model several times a step move c once
         sources, K = self._sources(), len(self.branches)
         if not sources or not set(sources) <= set(range(K)):
             raise RealCompoError(f"sources is {sources}: choose branches from 0 to {K - 1}, or None for all")
@@ -148,15 +150,16 @@ class Balancer:
             return self._denoise_weighted(x, sigma, weights)
         if self._c is None:
             self._c = self._initial_coefficients(x)
-        updates = index % self.settings.update_every == 0 and progress < self.settings.update_until
+        due = index % self.settings.update_every == 0 and progress < self.settings.update_until
+        updates = due and index > self._updated_at
         balance = self._one_pass if self.settings.mode == "one_pass" else self._lookahead
-        D, gradients = balance(x, sigma, step, progress, updates)
+        D, gradients = balance(x, sigma, step, index, progress, updates)
         w = self._weights()
         self._previous = (w, D, step.gain)
         self._record(index, sigma, w, self._c, gradients)
         return mix(w, D)
 
-    def _one_pass(self, x, sigma, step, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
+    def _one_pass(self, x, sigma, step, index, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
         """x depends on the previous mixing through the previous step, so that ∂L/∂x here tells how to move c."""
         if not updates or self._previous is None:
             return torch.stack([branch.denoise(x, sigma) for branch in self.branches], 1), {}
@@ -168,9 +171,10 @@ class Balancer:
                 D_k = branch.denoise(x, sigma)
             estimates.append(D_k)
         self._update(gradients, *self._previous, progress)
+        self._updated_at = index
         return torch.stack(estimates, 1), gradients
 
-    def _lookahead(self, x, sigma, step, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
+    def _lookahead(self, x, sigma, step, index, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
         """The paper: a tentative step, the maps there, and c is moved before the real step."""
         D = torch.stack([branch.denoise(x, sigma) for branch in self.branches], 1)
         if not updates or step.sigma_next == 0:
@@ -179,9 +183,10 @@ class Balancer:
         ahead = step(mix(w, D))
         gradients = {k: self.branches[k].gradient(ahead, step.sigma_next) for k in self._sources()}
         self._update(gradients, w, D, step.gain, progress)
+        self._updated_at = index
         return D, gradients
 
-    def _update(self, gradients: dict[int, Gradient], w: Tensor, D: Tensor, beta: float, progress: float) -> None:
+    def _update(self, gradients: dict[int, Gradient], w: Tensor, D: Tensor, beta, progress: float) -> None:
         g = sum(gradient.g for gradient in gradients.values())
         grad = coefficient_gradient(g, w, D, beta)
         if self.settings.rule == "official":

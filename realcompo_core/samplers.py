@@ -16,10 +16,13 @@ from torch import Tensor
 
 
 class Step(NamedTuple):
-    """The affine rule x' = base + gain * denoised, which lands at noise level `sigma_next`."""
+    """The affine rule x' = base + gain * denoised, which lands at noise level `sigma_next`.
+
+    gain: a number, or (B, 1, h, w) where it differs between pixels (inpainting).
+    """
 
     base: Tensor
-    gain: float
+    gain: float | Tensor
     sigma_next: float
 
     def __call__(self, denoised: Tensor) -> Tensor:

@@ -130,10 +130,15 @@ def test_lookahead_gradient_goes_through_each_samplers_own_step(name):
 
     settings = BalanceSettings(mode="lookahead", rule="official", rate=1e-4, initial="zero", t1=1)
     SAMPLERS[name](Watched(branches, SIGMAS, [0], torch.ones(1, *SIZE), settings), start(), SIGMAS)
+    moved = set()
     for x, sigma, step, before, after in steps:
         if step.sigma_next == 0:
             continue
         index = SIGMAS.index(sigma)
+        if index in moved:  # plms evaluates the second level twice
+            assert torch.equal(after, before)
+            continue
+        moved.add(index)
         c = before.clone().requires_grad_()
         D = torch.stack([branch.D(x, sigma).detach() for branch in branches])
         ahead = step.base + step.gain * (c.softmax(1)[0, :, None] * D[:, 0]).sum(0)
