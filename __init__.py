@@ -1,6 +1,25 @@
-"""RealCompo as a ComfyUI node pack.
+"""RealCompo as a ComfyUI node pack. ComfyUI loads this folder, whatever its name, and calls `comfy_entrypoint`."""
 
-ComfyUI loads this folder under a name made from its path: import relatively, never as `nodes` or `realcompo_core`.
-"""
+import importlib.util
+import sys
+from pathlib import Path
 
-NODE_CLASS_MAPPINGS: dict[str, type] = {}
+WEB_DIRECTORY = "./web"
+
+
+def _make_importable(name: str) -> None:
+    """Let `import name` find this folder's package, without putting `nodes` and `tests` on the host's path."""
+    folder = Path(__file__).parent / name
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
+async def comfy_entrypoint():
+    for name in ("realcompo_core", "shapescenes"):
+        _make_importable(name)
+    from .nodes import RealCompoExtension
+
+    return RealCompoExtension()

@@ -1,1 +1,12 @@
-"""ComfyUI nodes: schemas around `..realcompo_core`. Not to be imported as top-level `nodes`, which is ComfyUI's own."""
+"""ComfyUI nodes: schemas around `realcompo_core`. Not to be imported as top-level `nodes`, which is ComfyUI's own."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import apply_layout, layout_nodes, report_nodes, sampling_nodes, shapescenes_loader
+
+MODULES = (layout_nodes, apply_layout, sampling_nodes, report_nodes, shapescenes_loader)
+
+
+class RealCompoExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [node for module in MODULES for node in module.NODES]

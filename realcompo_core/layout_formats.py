@@ -43,6 +43,8 @@ def from_bounding_boxes(
     `metadata.text`. Boxes are cut at the border if they reach beyond it by at most 2 %.
     """
     boxes = _boxes_of_image(boxes, image)
+    if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
+        raise LayoutFormatError(f"boxes: {short(boxes)}, expected a list of {{x, y, width, height}}")
     if not boxes:
         return Layout(**scene)
     if phrases is None:
@@ -66,33 +68,42 @@ def to_bounding_boxes(layout: Layout, width: int, height: int) -> list[dict]:
     return boxes
 
 
-def from_elements(elements: list | dict | str, **scene: str) -> Layout:
+def from_elements(elements: list | dict | str, phrases: str | Sequence[str] | None = None, **scene: str) -> Layout:
     """A layout from elements `{type, bbox: [ymin, xmin, ymax, xmax] in thousandths, desc}`.
 
-    `elements` is a list, a dict that holds it as "elements", or either as JSON text. A `text` element without `desc`
-    takes its `text` as phrase.
+    `elements` is a list, a dict that holds it as "elements", or either as JSON text. Phrases not given are read from
+    `desc`, or the `text` of a `text` element without `desc`.
     """
     if isinstance(elements, str):
-        try:
-            elements = json.loads(elements)
-        except (ValueError, RecursionError) as error:
-            raise LayoutFormatError(f"elements: the text is no JSON ({error}): {short(elements)}") from error
+        elements = _parsed(elements, "elements")
     if isinstance(elements, dict):
         elements = elements.get("elements")
     if not isinstance(elements, list):
         raise LayoutFormatError(f'elements: {short(elements)}, expected a list or {{"elements": […]}}')
-    objects = []
-    for i, element in enumerate(elements):
-        path = f"elements[{i}]"
-        bbox = element.get("bbox") if isinstance(element, dict) else None
-        if not isinstance(bbox, list | tuple) or len(bbox) != 4:
-            raise LayoutFormatError(f"{path}: {short(element)}, expected a bbox [ymin, xmin, ymax, xmax]")
-        y0, x0, y1, x1 = (_number(bbox, corner, f"{path}.bbox") / ELEMENT_GRID for corner in range(4))
-        phrase = element.get("desc") or element.get("text")
-        if not isinstance(phrase, str):
-            raise EmptyPhraseError(f"{path}: no desc in {short(element)}, describe what is in the box")
-        objects.append(LayoutObject(phrase, _cut((x0, y0, x1, y1))))
-    return Layout(tuple(objects), **scene).validate()
+    boxes = [_box_of_element(element, f"elements[{i}]") for i, element in enumerate(elements)]
+    if phrases is None:
+        phrases = [_description(element, f"elements[{i}]") for i, element in enumerate(elements)]
+    elif boxes:
+        phrases = _one_phrase_each(phrases, len(boxes), "elements")
+    return Layout(tuple(map(LayoutObject, phrases, boxes)), **scene).validate()
+
+
+def from_boxes_or_elements(
+    data: dict | list | str | None,
+    phrases: str | Sequence[str] | None = None,
+    *,
+    width: int,
+    height: int,
+    image: int = 0,
+    **scene: str,
+) -> Layout:
+    """A layout from BOUNDING_BOX, elements, or the JSON text of either; see `from_bounding_boxes`, `from_elements`."""
+    if isinstance(data, str):
+        data = _parsed(data, "boxes")
+    first = data[0] if isinstance(data, list) and data else data
+    if isinstance(first, dict) and ("bbox" in first or "elements" in first):
+        return from_elements(data, phrases, **scene)
+    return from_bounding_boxes(data, phrases, width=width, height=height, image=image, **scene)
 
 
 def to_elements(layout: Layout) -> list[dict]:
@@ -184,10 +195,38 @@ def to_pose_keypoints(layout: Layout, width: int, height: int) -> list[dict]:
     return [{"canvas_width": width, "canvas_height": height, "people": people}]
 
 
+def split_phrases(text: str) -> list[str]:
+    """The phrases that a user wrote one a line, or separated by commas on a single line."""
+    lines = text.strip().split("\n")
+    return [phrase.strip() for phrase in (lines if len(lines) > 1 else text.split(",")) if phrase.strip()]
+
+
 def _boxes_of_image(boxes: dict | list | None, image: int) -> list[dict]:
     if isinstance(boxes, list) and not all(isinstance(box, dict) for box in boxes):
         boxes = boxes[image] if image < len(boxes) else None
     return [boxes] if isinstance(boxes, dict) else boxes or []
+
+
+def _parsed(text: str, name: str):
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LayoutFormatError(f"{name}: the text is no JSON ({error}): {short(text)}") from error
+
+
+def _box_of_element(element: dict, path: str) -> Box:
+    bbox = element.get("bbox") if isinstance(element, dict) else None
+    if not isinstance(bbox, list | tuple) or len(bbox) != 4:
+        raise LayoutFormatError(f"{path}: {short(element)}, expected a bbox [ymin, xmin, ymax, xmax]")
+    y0, x0, y1, x1 = (_number(bbox, corner, f"{path}.bbox") / ELEMENT_GRID for corner in range(4))
+    return _cut((x0, y0, x1, y1))
+
+
+def _description(element: dict, path: str) -> str:
+    phrase = element.get("desc") or element.get("text")
+    if not isinstance(phrase, str):
+        raise EmptyPhraseError(f"{path}: no desc in {short(element)}, describe what is in the box")
+    return phrase
 
 
 def _label(box: dict, path: str) -> str:

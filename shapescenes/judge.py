@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from realcompo_core.layout import Layout
-from shapescenes.models import Judge, load
+from shapescenes.files import load
+from shapescenes.models import Judge
 from shapescenes.world import COLOURS, SHAPES, SIZE, Prompt, Scene, holds
 
 GRID = 16

@@ -16,9 +16,12 @@ import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from realcompo_core.diffusers_adapter import gligen_tokens
-from shapescenes import data, judge, models
+from shapescenes import data, files, judge, models
+from shapescenes.sizes import LATENT_SCALE
+from shapescenes.tokenizer import tokenizer
 from shapescenes.world import SIZE
 
 # settings --------------------------------------------------------------------------------------------------------
@@ -120,7 +123,7 @@ def train_vae(folder: Path) -> None:
         return error.abs().mean() + 0.5 * edges + 0.01 * (mean.square() + spread.log().square()).mean()
 
     train_loop("vae", vae, loss, folder)
-    models.save("vae", vae.state_dict())
+    files.save("vae", vae.state_dict())
 
 
 def train_judge(folder: Path) -> None:
@@ -129,7 +132,7 @@ def train_judge(folder: Path) -> None:
     truth = {style: [judge.target(data.scene(style, i)) for i in range(len(sets[style]))] for style in sets}
     pick = {style: batches("judge", len(sets[style])) for style in sets}
     vae = models.vae().eval().to(memory_format=torch.channels_last)
-    vae.load_state_dict(models.load("vae"))
+    vae.load_state_dict(files.load("vae"))
     model = models.Judge().to(memory_format=torch.channels_last)
 
     def loss(step: int) -> Tensor:
@@ -146,7 +149,7 @@ def train_judge(folder: Path) -> None:
         return judge.loss(output, wanted)
 
     train_loop("judge", model, loss, folder)
-    models.save("judge", model.state_dict())
+    files.save("judge", model.state_dict())
 
 
 def latents(style: str, count: int, folder: Path) -> Tensor:
@@ -154,11 +157,11 @@ def latents(style: str, count: int, folder: Path) -> Tensor:
     path = folder / f"{style}_{count}_latents.pt"
     if not path.exists():
         vae = models.vae().eval().to(memory_format=torch.channels_last)
-        vae.load_state_dict(models.load("vae"))
+        vae.load_state_dict(files.load("vae"))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             parts = data.pictures(style, count, folder)
             encoded = [vae.encoder(to_tensor(parts[i : i + 100])).float() for i in range(0, count, 100)]
-        torch.save(torch.cat(encoded).contiguous() * models.LATENT_SCALE, path)
+        torch.save(torch.cat(encoded).contiguous() * LATENT_SCALE, path)
     return torch.load(path, weights_only=True)
 
 
@@ -169,7 +172,7 @@ def captions(style: str, count: int) -> Tensor:
 
 
 def tokenize(texts: list[str]) -> Tensor:
-    return models.tokenizer()(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return tokenizer()(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
 def diffusion_loss(unet: nn.Module, latent: Tensor, text: Tensor, **condition) -> Tensor:
@@ -199,8 +202,8 @@ def train_text_to_image(folder: Path) -> None:
         return diffusion_loss(model["unet"], latent[chosen], text)
 
     train_loop("text_to_image", model, loss, folder)
-    models.save("text_encoder", model["text_encoder"].state_dict())
-    models.save("unet", model["unet"].state_dict())
+    files.save("text_encoder", model["text_encoder"].state_dict())
+    files.save("unet", model["unet"].state_dict())
 
 
 def train_layout_branch(folder: Path) -> None:
@@ -208,26 +211,27 @@ def train_layout_branch(folder: Path) -> None:
     latent, text_ids = latents("flat", FLAT, folder), captions("flat", FLAT)
     pick = batches("layout_branch", FLAT)
     text_encoder = models.text_encoder().eval().requires_grad_(False)
-    text_encoder.load_state_dict(models.load("text_encoder"))
+    text_encoder.load_state_dict(files.load("text_encoder"))
     unet = models.unet(gated=True)
     unet.set_attn_processor(AttnProcessor())
-    unet.load_state_dict(models.load("unet"), strict=False)
+    unet.load_state_dict(files.load("unet"), strict=False)
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(".fuser." in name or name.startswith("position_net."))
     with torch.no_grad():
         text = torch.cat([text_encoder(ids).last_hidden_state for ids in text_ids.split(500)])
         layouts = [data.scene("flat", i).layout for i in range(FLAT)]
-        grounding = gligen_tokens(models.tokenizer(), text_encoder, layouts)
+        grounding = gligen_tokens(tokenizer(), text_encoder, layouts)
 
     def loss(step: int) -> Tensor:
         chosen = torch.from_numpy(pick(step))
         shown = torch.where(torch.rand(len(chosen)) < CAPTION_DROPOUT, FLAT, chosen)
         gligen = {key: value[chosen] for key, value in grounding.items()}
         gligen["masks"] = gligen["masks"] * (shown < FLAT)[:, None]
-        return diffusion_loss(unet, latent[chosen], text[shown], gligen=gligen)
+        with sdpa_kernel(SDPBackend.MATH):  # the gated layers know no attention processor
+            return diffusion_loss(unet, latent[chosen], text[shown], gligen=gligen)
 
     train_loop("layout_branch", unet, loss, folder)
-    models.save("layout_branch", {k: v for k, v in unet.state_dict().items() if ".fuser." in k or "position_net" in k})
+    files.save("layout_branch", {k: v for k, v in unet.state_dict().items() if ".fuser." in k or "position_net" in k})
 
 
 ALPHAS = models.scheduler().alphas_cumprod

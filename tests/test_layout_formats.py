@@ -7,10 +7,12 @@ from realcompo_core import errors
 from realcompo_core.layout import Layout, LayoutObject
 from realcompo_core.layout_formats import (
     from_bounding_boxes,
+    from_boxes_or_elements,
     from_elements,
     from_index_mask,
     from_masks,
     from_pose_keypoints,
+    split_phrases,
     to_bounding_boxes,
     to_elements,
     to_pose_keypoints,
@@ -144,6 +146,41 @@ def test_text_element_takes_its_text():
 def test_bad_elements_are_named(elements, error, told):
     with pytest.raises(error, match=told):
         from_elements(elements)
+
+
+def test_given_phrases_name_elements():
+    assert from_elements([{**ELEMENT, "desc": ""}], "a dog").objects[0].phrase == "a dog"
+    with pytest.raises(errors.PhraseCountError, match="1 elements but 2 phrases"):
+        from_elements([ELEMENT], ["a dog", "a cat"])
+
+
+@pytest.mark.parametrize(
+    "data", [LEFT, [LEFT], [[LEFT]], [ELEMENT], {"elements": [ELEMENT]}, json.dumps([LEFT]), json.dumps([ELEMENT])]
+)
+def test_boxes_and_elements_are_told_apart(data):
+    layout = from_boxes_or_elements(data, **PIXELS, prompt="p")
+    x0, y0, x1, y1 = layout.objects[0].box
+    assert layout.objects[0].phrase == "a cat" and layout.prompt == "p"
+    assert (y0, y1) == ((0.1, 0.3) if "bbox" in str(data) else (0.25, 0.75))
+
+
+@pytest.mark.parametrize("data", ["a cat", "5", "[1, 2]", [1, 2]])
+def test_neither_boxes_nor_elements(data):
+    with pytest.raises(errors.LayoutFormatError, match="boxes"):
+        from_boxes_or_elements(data, **PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("a cat, a dog", ["a cat", "a dog"]),
+        ("a red, striped cat\n\n a dog \n", ["a red, striped cat", "a dog"]),
+        ("a cat", ["a cat"]),
+        (" ", []),
+    ],
+)
+def test_phrases_are_split_at_lines_or_commas(text, phrases):
+    assert split_phrases(text) == phrases
 
 
 def test_index_mask_gives_tight_boxes_and_masks():

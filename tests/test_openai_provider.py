@@ -13,7 +13,7 @@ import pytest
 from realcompo_core.errors import Cancelled, ProviderError, ReplyError
 from realcompo_core.providers import OpenAIProvider, get_provider, provider_names
 from realcompo_core.providers.profiles import Profile, load_profile, profile_names
-from realcompo_core.providers.prompting import EXAMPLES, REPLY_SCHEMA, messages
+from realcompo_core.providers.prompting import EXAMPLES, REPLY_SCHEMA, messages, single_message
 from realcompo_core.providers.text import parse_reply
 
 SECRET = "sk-very-secret-0123456789"
@@ -124,8 +124,10 @@ def profiles(monkeypatch, tmp_path):
 
 
 def test_a_well_behaved_server_gets_the_whole_question():
+    replies = []
     with serving(say(ANSWER)) as server:
-        layout = ask(server, seed=7)
+        layout = ask(server, seed=7, on_reply=replies.append)
+    assert replies == [ANSWER]
     assert [item.phrase for item in layout.objects] == ["an owl", "a sleeping fox"]
     assert layout.prompt == PROMPT
     [(path, headers, body)] = server.requests
@@ -329,6 +331,12 @@ def test_get_provider_knows_every_name_and_lists_them_for_others(profiles):
         get_provider("gpt")
     with pytest.raises(ProviderError, match="pass it as `reply`"):
         get_provider("text")
+
+
+def test_single_message_holds_the_whole_chat():
+    text = single_message(PROMPT, (768, 512))
+    assert all(message["content"] in text for message in messages(PROMPT, (768, 512)))
+    assert text.endswith(f"768 x 512 pixels\nSentence: {PROMPT}\nAnswer:")
 
 
 def test_examples_follow_the_rules_that_they_teach():

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from realcompo_core.diffusers_adapter import RealCompoPipeline
-from shapescenes import DEFAULTS, data, drawing, judge, models, train, world
+from shapescenes import DEFAULTS, data, drawing, files, judge, models, train, world
+from shapescenes.sizes import TEXT_TOKENS
+from shapescenes.tokenizer import tokenizer
 
 TABLE = Path(__file__).parents[1] / "benchmarks" / "results" / "shapescenes.json"
 
@@ -63,10 +65,10 @@ def test_drawing_depends_on_its_seed_alone():
 
 
 def test_every_word_of_the_world_is_one_token():
-    tokenizer = models.tokenizer()
-    assert all(len(tokenizer.tokenize(word)) == 1 for word in world.vocabulary())
+    words = tokenizer()
+    assert all(len(words.tokenize(word)) == 1 for word in world.vocabulary())
     captions = [data.scene("rendered", i).prompt.caption for i in range(200)]
-    assert max(len(ids) for ids in tokenizer(captions).input_ids) <= models.TEXT_TOKENS
+    assert max(len(ids) for ids in words(captions).input_ids) <= TEXT_TOKENS
 
 
 @pytest.mark.parametrize("style", drawing.STYLES)
@@ -99,22 +101,22 @@ def test_frechet_distance_of_known_gaussians():
 
 
 def test_weights_are_small_enough_to_ship():
-    files = list(models.WEIGHTS.glob("*.safetensors"))
-    assert {file.stem for file in files} == {"vae", "judge", "text_encoder", "unet", "layout_branch"}
-    assert sum(file.stat().st_size for file in files) <= 12e6
+    shipped = list(files.WEIGHTS.glob("*.safetensors"))
+    assert {file.stem for file in shipped} == {"vae", "judge", "text_encoder", "unet", "layout_branch"}
+    assert sum(file.stat().st_size for file in shipped) <= 12e6
 
 
 def test_damaged_weights_are_refused(tmp_path, monkeypatch):
-    for file in models.WEIGHTS.iterdir():
+    for file in files.WEIGHTS.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(files, "WEIGHTS", tmp_path)
     damaged = tmp_path / "judge.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x55")
-    with pytest.raises(models.WeightsError, match=r"judge\.safetensors is damaged"):
-        models.load("judge")
+    with pytest.raises(files.WeightsError, match=r"judge\.safetensors is damaged"):
+        files.load("judge")
     damaged.unlink()
-    with pytest.raises(models.WeightsError, match=r"judge\.safetensors is missing"):
-        models.load("judge")
+    with pytest.raises(files.WeightsError, match=r"judge\.safetensors is missing"):
+        files.load("judge")
 
 
 def test_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):

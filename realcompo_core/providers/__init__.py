@@ -39,10 +39,12 @@ def get_provider(
     timeout: float = 120.0,
     cache: bool = True,
     cancelled: Callable[[], bool] = lambda: False,
+    on_reply: Callable[[str], None] = lambda reply: None,
 ) -> LayoutProvider:
     """The provider `name`: "rules" (no model), "text" (parses `reply`) or a provider profile (see `profiles`).
 
-    `seed`, `timeout` in seconds, `cache` and `cancelled` concern language models. An unknown name is a `ProviderError`.
+    `seed`, `timeout` in seconds, `cache`, `cancelled` and `on_reply` concern language models. A layout from the cache
+    has no reply to call `on_reply` with. An unknown name is a `ProviderError`.
     """
     if name == "rules":
         return RulesProvider()
@@ -52,8 +54,9 @@ def get_provider(
         return TextProvider(reply)
     if name not in profile_names():
         raise ProviderError(
-            f"no layout provider {name!r}; there are {', '.join(provider_names())}. Profiles of language models are "
-            "described in realcompo_core/providers/profiles.py"
+            f"no layout provider {name!r}; there are {', '.join(provider_names())}. Take one of these, or describe "
+            f"{name!r} in ~/.config/realcompo/providers.json (%APPDATA%\\realcompo on Windows), see "
+            "realcompo_core/providers/profiles.py"
         )
-    provider = OpenAIProvider(load_profile(name), seed=seed, timeout=timeout, cancelled=cancelled)
+    provider = OpenAIProvider(load_profile(name), seed=seed, timeout=timeout, cancelled=cancelled, on_reply=on_reply)
     return CachedProvider(provider) if cache else provider

@@ -26,7 +26,8 @@ class OpenAIProvider:
     """Asks the model of `profile` for a layout.
 
     `timeout` is in seconds, for the whole proposal. `retries` counts further attempts after 408, 409, 429, 5xx and
-    connection errors, with growing pauses. `cancelled` is polled; once true, `propose` raises `Cancelled`.
+    connection errors, with growing pauses. `cancelled` is polled; once true, `propose` raises `Cancelled`. `on_reply`
+    is called with the model's reply before it is parsed.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class OpenAIProvider:
         timeout: float = 120.0,
         retries: int = 2,
         cancelled: Callable[[], bool] = lambda: False,
+        on_reply: Callable[[str], None] = lambda reply: None,
     ):
         self.profile = profile
         self.name = profile.name
@@ -43,6 +45,7 @@ class OpenAIProvider:
         self.timeout = timeout
         self.retries = retries
         self.cancelled = cancelled
+        self.on_reply = on_reply
 
     def request_key(self, prompt: str, size: tuple[int, int]) -> dict:
         """Everything that the reply depends on, as JSON data."""
@@ -61,7 +64,9 @@ class OpenAIProvider:
 
         `ProviderError` says why the server did not answer, `ReplyError` quotes an answer that is no usable layout.
         """
-        return parse_reply(self.reply(prompt, size), prompt=prompt, size=size, format="xyxy")
+        reply = self.reply(prompt, size)
+        self.on_reply(reply)
+        return parse_reply(reply, prompt=prompt, size=size, format="xyxy")
 
     def reply(self, prompt: str, size: tuple[int, int]) -> str:
         """The model's reply, unparsed."""

@@ -71,6 +71,13 @@ def messages(prompt: str, size: tuple[int, int]) -> list[dict[str, str]]:
     return [*shown, {"role": "user", "content": _question(prompt, size)}]
 
 
+def single_message(prompt: str, size: tuple[int, int]) -> str:
+    """The chat of `messages` as one text, for a model that is given a single message."""
+    system, *examples, question = (message["content"] for message in messages(prompt, size))
+    shown = [f"{asked}\nAnswer: {answer}" for asked, answer in zip(examples[::2], examples[1::2], strict=True)]
+    return "\n\n".join([system, *shown, f"{question}\nAnswer:"])
+
+
 def _question(prompt: str, size: tuple[int, int]) -> str:
     return f"Picture: {size[0]} x {size[1]} pixels\nSentence: {prompt}"
 

@@ -1,0 +1,91 @@
+"""What must fit before sampling starts. Each error names both sides and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from realcompo_core.errors import BranchMismatchError
+
+if TYPE_CHECKING:
+    from .guider import BranchInput
+
+SCHEDULE_TOLERANCE = 0.01  # relative; rescaled schedules of one family differ by less
+
+
+def check_branches(branches: Sequence[BranchInput]) -> None:
+    """Raises BranchMismatchError unless all branches can denoise the same latent with their conditionings."""
+    for k, branch in enumerate(branches):
+        check_conditioning(branch, name_of(k))
+    for k, branch in enumerate(branches[1:], 1):
+        _check_latents(branches[0].model, branch.model, name_of(k))
+        _check_schedules(branches[0].model, branch.model, name_of(k))
+
+
+def name_of(index: int) -> str:
+    return "fidelity branch" if index == 0 else f"spatial branch {index}"
+
+
+def _check_latents(first: Any, other: Any, name: str) -> None:
+    a, b = (model.get_model_object("latent_format") for model in (first, other))
+    if (a.latent_channels, a.scale_factor) != (b.latent_channels, b.scale_factor):
+        raise BranchMismatchError(
+            f"fidelity branch: {_family(first)} with {a.latent_channels} latent channels scaled by {a.scale_factor:g}; "
+            f"{name}: {_family(other)} with {b.latent_channels} scaled by {b.scale_factor:g}. They cannot share a "
+            "latent: load checkpoints of one family"
+        )
+
+
+def _check_schedules(first: Any, other: Any, name: str) -> None:
+    a, b = (model.get_model_object("model_sampling") for model in (first, other))
+    ends = [(float(s.sigma_min), float(s.sigma_max)) for s in (a, b)]
+    if any(abs(x - y) > SCHEDULE_TOLERANCE * y for x, y in zip(*ends, strict=True)):
+        (low_a, high_a), (low_b, high_b) = ends
+        raise BranchMismatchError(
+            f"fidelity branch: noise levels {low_a:.4g} to {high_a:.4g}; {name}: {low_b:.4g} to {high_b:.4g}. Use "
+            "checkpoints with one noise schedule, or give both the same model sampling node"
+        )
+
+
+def check_conditioning(branch: BranchInput, name: str) -> None:
+    """Text, GLIGEN and ControlNet of the family of the model."""
+    wanted = _text_width(branch.model)
+    for sign, conditioning in (("positive", branch.positive), ("negative", branch.negative)):
+        for tensor, options in conditioning:
+            if wanted and tensor is not None and tensor.shape[-1] != wanted:
+                raise BranchMismatchError(
+                    f"{name}: {_family(branch.model)} reads text of width {wanted}, and its {sign} conditioning has "
+                    f"width {tensor.shape[-1]}: encode it with the CLIP of the same checkpoint"
+                )
+            for part, width in (
+                ("GLIGEN", _gligen_width(options.get("gligen"))),
+                ("ControlNet", _control_width(options.get("control"))),
+            ):
+                if wanted and width and width != wanted:
+                    raise BranchMismatchError(
+                        f"{name}: {_family(branch.model)} reads text of width {wanted}, and the {part} on its {sign} "
+                        f"conditioning is for width {width}: load the {part} file of the model's family"
+                    )
+
+
+def _family(model: Any) -> str:
+    return type(model.model.model_config).__name__
+
+
+def _text_width(model: Any) -> int | None:
+    width = model.model.model_config.unet_config.get("context_dim")
+    return width[0] if isinstance(width, list) else width
+
+
+def _gligen_width(gligen: tuple | None) -> int | None:
+    return gligen[1].model.key_dim if gligen else None
+
+
+def _control_width(control: Any) -> int | None:
+    """The width of the text that a ControlNet's cross-attention reads; None where it has none."""
+    network = getattr(control, "control_model", None)
+    if network is None:
+        return None
+    keys = (p for n, p in network.named_parameters() if n.endswith("attn2.to_k.weight"))
+    weight = next(keys, None)
+    return None if weight is None else weight.shape[1]

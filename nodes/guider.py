@@ -1,0 +1,210 @@
+"""The balanced guider: the host samples it like any other, and K branches stay open around that one sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import comfy.model_management
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from realcompo_core.attention import Objective
+from realcompo_core.balancer import Balancer, BalanceSettings
+from realcompo_core.errors import RealCompoError
+from realcompo_core.layout import Layout
+from realcompo_core.regions import covered_by_objects, region_maps
+from realcompo_core.samplers import Step
+from realcompo_core.tokens import TokenGroup
+from realcompo_core.trace import Trace
+
+from .branch import HostBranch, attention_blocks
+from .checks import check_branches
+from .prompt_tokens import prompt_groups
+
+
+@dataclass(frozen=True)
+class BranchInput:
+    """What the Branch node collects: a MODEL, its conditionings and its guidance."""
+
+    model: Any
+    positive: list
+    negative: list
+    cfg: float
+
+
+class BalancedGuider(comfy.samplers.CFGGuider):
+    """The fidelity branch's own guider, whose prediction is balanced with those of the other branches.
+
+    Every branch goes through the host's whole life cycle for guiders: loading, hooks, wrappers, cleaning up. They are
+    opened one inside the other, and the sampler runs in the innermost.
+    """
+
+    def __init__(
+        self,
+        branches: Sequence[BranchInput],
+        layout: Layout,
+        clip: Any,
+        settings: BalanceSettings | None = None,
+        layers: int = 0,
+        include_adjectives: bool = False,
+    ):
+        if len(branches) < 2:
+            raise RealCompoError(f"{len(branches)} branch: the balancer needs a fidelity and a spatial one at least")
+        check_branches(branches)
+        models = _loaded_together(branches)
+        super().__init__(models[0])
+        self._others = [comfy.samplers.CFGGuider(model) for model in models[1:]]
+        for guider, branch in zip((self, *self._others), branches, strict=True):
+            guider.set_conds(branch.positive, branch.negative)
+            guider.set_cfg(branch.cfg)
+        self.settings = settings or BalanceSettings()
+        self.trace: Trace | None = None
+        self._layout = layout.validate()
+        self._groups: list[TokenGroup] = prompt_groups(clip, layout, include_adjectives, branches[0].positive)
+        self._blocks = [attention_blocks(model.model.diffusion_model, layers) for model in models]
+        self._balancer: Balancer | None = None
+
+    def sample(
+        self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None
+    ):
+        if len(sigmas) == 0:
+            return latent_image
+        opening = _OpenBranches(self, self._others, sampler, (noise, latent_image, denoise_mask, seed))
+        try:
+            return super().sample(noise, latent_image, opening, sigmas, denoise_mask, callback, disable_pbar, seed)
+        finally:
+            self._balancer = None
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:  # noqa: B006
+        sigma = float(timestep[0])
+        self._branches[0].model_options = model_options  # samplers may have put functions of their own in it
+        return self._balancer(x, sigma, self._step(x, sigma))
+
+    def begin(self, model_options: list[dict], sigmas: Tensor, latent: _Latent, seed: int | None) -> None:
+        """All branches are open: make the balancer. `model_options` has one entry a branch."""
+        size = tuple(latent.noise.shape[-2:])
+        objective = None
+        if self._groups:
+            regions = partial(region_maps, self._layout, [group.objects for group in self._groups])
+            objective = Objective([[group.tokens for group in self._groups]], [regions])
+        names = [
+            "fidelity",
+            *(f"spatial {k}" if len(self._others) > 1 else "spatial" for k in range(1, len(model_options))),
+        ]
+        predictors = [super().predict_noise, *(guider.outer_predict_noise for guider in self._others)]
+        self._branches = [
+            HostBranch(name, guider, predict, options, seed, objective, blocks)
+            for name, guider, predict, options, blocks in zip(
+                names, (self, *self._others), predictors, model_options, self._blocks, strict=True
+            )
+        ]
+        count = len(latent.noise)
+        objects = covered_by_objects(self._layout, *size).expand(count, *size)
+        self._sigmas, self._latent = sigmas.tolist(), latent
+        seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
+        self._balancer = Balancer(self._branches, self._sigmas, seeds, objects, self.settings)
+        self.trace = self._balancer.trace
+        self.trace.phrases = [[self._phrase(group) for group in self._groups]] * count
+
+    def _phrase(self, group: TokenGroup) -> str:
+        return ", ".join(dict.fromkeys(self._layout.objects[i].phrase for i in group.objects))
+
+    def _step(self, x: Tensor, sigma: float) -> Step:
+        """Euler's step to the schedule's next level, whatever the sampler: where it lands is what matters for the maps.
+
+        With a noise mask, what is kept of the latent is the same at the end of the step as the host will make it.
+        """
+        following = [level for level in self._sigmas if level < sigma * (1 - 1e-6)]
+        sigma_next = following[0] if following else 0.0
+        base, gain = x * (sigma_next / sigma), 1 - sigma_next / sigma
+        mask = self._latent.mask
+        if mask is None or sigma_next == 0:
+            return Step(base, gain, sigma_next)
+        level = torch.full((len(x),), sigma_next, device=x.device)
+        kept = self.inner_model.scale_latent_inpaint(
+            x=x, sigma=level, noise=self._latent.noise, latent_image=self._latent.image, denoise_mask=mask
+        )
+        return Step(base * mask + kept * (1 - mask), gain * mask[:, :1], sigma_next)
+
+
+@dataclass
+class _Latent:
+    """What the innermost sampler was given: noise, the latent to start from, and what of it is to change."""
+
+    noise: Tensor
+    image: Tensor
+    mask: Tensor | None
+
+
+class _OpenBranches(comfy.samplers.Sampler):
+    """A sampler that opens the next branch's guider instead of sampling, until all are open; then it samples."""
+
+    def __init__(self, guider: BalancedGuider, others, sampler, inputs: tuple):
+        self._guider, self._waiting, self._sampler, self._inputs = guider, list(others), sampler, inputs
+        self._options: list[dict] = []
+        self._outermost: tuple | None = None
+
+    def sample(
+        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ):
+        self._options.append(extra_args["model_options"])
+        if self._outermost is None:
+            self._outermost = extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
+        if self._waiting:
+            raw_noise, raw_latent, raw_mask, seed = self._inputs
+            self._waiting.pop(0).sample(raw_noise, raw_latent, self, sigmas, raw_mask, None, True, seed)
+        else:
+            extra_args, callback, noise, latent_image, denoise_mask, disable_pbar = self._outermost
+            latent = _Latent(noise, latent_image, denoise_mask)
+            self._guider.begin(self._options, sigmas, latent, extra_args["seed"])
+            self._result = self._sampler.sample(
+                self._guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
+            )
+        return self._result
+
+
+def _loaded_together(branches: Sequence[BranchInput]) -> list:
+    """A clone of each branch's model, which the host loads together with all the others.
+
+    Loaded one after the other, the last could push the first out of the GPU. Clones of one checkpoint share its
+    weights; with different weight patches only one of them could be in place, so one gets weights of its own.
+    """
+    models: list = []
+    for branch in branches:
+        model = branch.model
+        same = next((other for other in models if model.is_clone(other)), None)
+        if same is not None and model.patches_uuid != same.patches_uuid:
+            model = _own_weights(model)
+        models.append(model.clone())
+    for model, branch in zip(models, branches, strict=True):
+        others = [other for other in models if not other.is_clone(model)]
+        for other in branches:
+            if other is not branch:
+                others += _models_of_conditionings(other)
+        model.set_additional_models("realcompo_branches", list(dict.fromkeys(others)))
+    return models
+
+
+def _own_weights(model):
+    """A model with the same patches on a copy of the weights."""
+    try:
+        return model.clone(force_deepcopy=True)
+    except (TypeError, RuntimeError):  # an older host, or a model that no loader of the host made
+        comfy.model_management.unload_all_models()  # leaves the shared weights without anyone's patches
+        own = model.clone()
+        own.model = deepcopy(model.model)
+        own.backup, own.object_patches_backup, own.pinned = {}, {}, type(model.pinned)()
+        if hasattr(own, "backup_buffers"):
+            own.backup_buffers = {}
+        return own
+
+
+def _models_of_conditionings(branch: BranchInput) -> list:
+    conds = {"positive": [c[1] for c in branch.positive], "negative": [c[1] for c in branch.negative]}
+    return comfy.sampler_helpers.get_additional_models(conds, branch.model.model_dtype())[0]

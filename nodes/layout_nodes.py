@@ -1,0 +1,377 @@
+"""Nodes that make and show layouts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from dataclasses import replace
+
+import comfy.model_management
+import comfy.utils
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from comfy_execution.utils import get_executing_context
+from PIL import Image
+from server import PromptServer
+
+from realcompo_core.drawing import draw_layout
+from realcompo_core.errors import Cancelled, ProviderError
+from realcompo_core.layout import MIN_CONFIDENCE, Layout
+from realcompo_core.layout_formats import (
+    from_boxes_or_elements,
+    from_masks,
+    from_pose_keypoints,
+    split_phrases,
+    to_bounding_boxes,
+    to_elements,
+)
+from realcompo_core.providers import get_provider, provider_names
+from realcompo_core.providers.prompting import single_message
+from realcompo_core.providers.text import parse_reply
+
+from .schema import ADVANCED, schema, size_inputs
+from .types import ArrayType, BoundingBoxType, LayoutType, PoseKeypointType
+
+POLL = 0.2  # seconds between two looks at a provider that is still thinking
+ABSENT = object()
+
+PHRASES_TIP = "What the objects are: one phrase a line, or separated by commas. A single phrase names them all."
+PROMPT_TIP = "The sentence that the layout belongs to. If given, every phrase must occur in it."
+IMAGE_TIP = "Which image of a batch the objects are taken from, counted from 0."
+
+
+def phrases_input(**settings) -> io.Input:
+    return io.String.Input("phrases", multiline=True, default="", tooltip=PHRASES_TIP, **settings)
+
+
+def prompt_input() -> io.Input:
+    return io.String.Input("prompt", multiline=True, default="", optional=True, tooltip=PROMPT_TIP)
+
+
+def image_input() -> io.Input:
+    return io.Int.Input("image", default=0, min=0, max=4096, optional=True, tooltip=IMAGE_TIP, extra_dict=ADVANCED)
+
+
+def picture_of(layout: Layout, width: int, height: int, background: torch.Tensor | None = None) -> torch.Tensor:
+    """The drawn layout as IMAGE: (images, height, width, 3); one image, or one for each of `background`."""
+    pictures = [None]
+    if background is not None:
+        pictures = [Image.fromarray(image[..., :3].mul(255).byte().cpu().numpy()) for image in background.clamp(0, 1)]
+    drawn = [np.asarray(draw_layout(layout, (width, height), picture)) for picture in pictures]
+    return torch.from_numpy(np.stack(drawn)).float() / 255
+
+
+class LLMLayout(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoLLMLayout",
+            display_name="LLM Layout",
+            description="Turns a sentence into a layout: which objects the picture shows, and where.",
+            search_aliases=["text to layout", "layout from prompt", "bounding boxes from text", "gpt layout"],
+            inputs=[
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default="a red circle to the left of a blue square",
+                    tooltip="The sentence that describes the picture. Give the same one to the text encoders.",
+                ),
+                *size_inputs("the picture"),
+                io.Combo.Input(
+                    "provider",
+                    options=known_providers(),
+                    default="rules",
+                    tooltip="Who makes the layout. rules: grammar and geometry, no model. text: the connected reply. "
+                    "Others: language models described on this machine; the workflow keeps their names.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63 - 1,
+                    control_after_generate=True,
+                    tooltip="Another seed asks a language model for another layout. The rules ignore it.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="A language model that a CLIP loader of the host loaded (Qwen3, Gemma, …). It writes the "
+                    "layout in place of the provider; nothing leaves this machine.",
+                ),
+                io.String.Input(
+                    "reply",
+                    optional=True,
+                    force_input=True,
+                    tooltip="What any language model node answered; then neither clip nor provider is asked.",
+                ),
+                io.Float.Input(
+                    "timeout",
+                    default=120.0,
+                    min=1.0,
+                    max=3600.0,
+                    step=1.0,
+                    optional=True,
+                    tooltip="Seconds after which a provider that has not answered is an error.",
+                    extra_dict=ADVANCED,
+                ),
+                io.Int.Input(
+                    "max_length",
+                    default=2048,
+                    min=64,
+                    max=32768,
+                    optional=True,
+                    tooltip="The most tokens that clip writes. Raise it if the reply breaks off.",
+                    extra_dict=ADVANCED,
+                ),
+            ],
+            outputs=[
+                LayoutType.Output(display_name="layout", tooltip="The objects and their places."),
+                BoundingBoxType.Output(
+                    display_name="bboxes", tooltip="The boxes in pixels, for Create Bounding Boxes."
+                ),
+                io.String.Output(display_name="elements", tooltip="The boxes as JSON, in thousandths."),
+                io.Image.Output(display_name="preview", tooltip="The layout drawn."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, provider, clip=ABSENT, reply=ABSENT):
+        # A linked input is here as None, whatever it will be.
+        if provider is None or clip is not ABSENT or reply is not ABSENT:
+            return True
+        try:
+            get_provider(provider)
+        except ProviderError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    async def execute(
+        cls, prompt, width, height, provider, seed, clip=None, reply=None, timeout=120.0, max_length=2048
+    ) -> io.NodeOutput:
+        size = (width, height)
+        if reply is None and clip is not None:
+            reply = written_by(clip, single_message(prompt, size), seed, max_length)
+        if reply is None:
+            layout, shown = await proposed_by(provider, prompt, size, seed, timeout)
+        else:
+            show_on_node(reply)  # before it is parsed, so that it can be seen if that fails
+            layout, shown = parse_reply(reply, prompt, size), reply
+        picture = picture_of(layout, width, height)
+        return io.NodeOutput(
+            layout,
+            to_bounding_boxes(layout, width, height),
+            json.dumps(to_elements(layout), ensure_ascii=False),
+            picture,
+            ui={**ui.PreviewImage(picture).as_dict(), **ui.PreviewText(shown).as_dict()},
+        )
+
+
+def known_providers() -> list[str]:
+    try:
+        return provider_names()
+    except ProviderError as error:  # a damaged profile file must not take the whole pack with it
+        logging.warning("RealCompo: %s", error)
+        return ["rules", "text"]
+
+
+def written_by(clip, message: str, seed: int, max_length: int) -> str:
+    """What the language model in `clip` answers to `message`."""
+    try:
+        tokens = clip.tokenize(message, min_length=1, thinking=False)
+        # Reports progress and looks for interrupts at every token.
+        return clip.decode(clip.generate(tokens, do_sample=True, temperature=0.7, max_length=max_length, seed=seed))
+    except AttributeError as error:
+        if "'generate'" not in str(error):
+            raise
+        raise ProviderError(
+            f"clip: a {type(clip.cond_stage_model).__name__} encodes text and cannot write any. Load a language model "
+            "(Qwen3, Gemma, …) with a CLIP loader of a recent ComfyUI, or disconnect clip and choose a provider"
+        ) from error
+
+
+async def proposed_by(name: str, prompt: str, size: tuple[int, int], seed: int, timeout: float) -> tuple[Layout, str]:
+    """The provider's layout, and what it answered. Asks in a thread, so that the host's other nodes go on."""
+    stopped = threading.Event()
+    replies = []
+
+    def cancelled() -> bool:
+        return stopped.is_set() or comfy.model_management.processing_interrupted()
+
+    def on_reply(reply: str) -> None:
+        replies.append(reply)
+        show_on_node(reply)
+
+    provider = get_provider(name, seed=seed, timeout=timeout, cancelled=cancelled, on_reply=on_reply)
+    progress = comfy.utils.ProgressBar(timeout)
+    start = time.monotonic()
+    asked = asyncio.create_task(asyncio.to_thread(provider.propose, prompt, size))
+    try:
+        while not (await asyncio.wait([asked], timeout=POLL))[0]:
+            progress.update_absolute(time.monotonic() - start)
+        progress.update_absolute(timeout)
+        layout = asked.result()
+    except Cancelled:
+        raise comfy.model_management.InterruptProcessingException() from None
+    finally:
+        stopped.set()  # the host drops this node when another one fails
+    return layout, replies[0] if replies else layout.to_json()
+
+
+def show_on_node(text: str) -> None:
+    """Shows `text` on the node that runs, in the graph editor."""
+    context = get_executing_context()
+    if context is not None:
+        PromptServer.instance.send_progress_text(text, context.node_id)
+
+
+class LayoutFromBoxes(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoLayoutFromBoxes",
+            display_name="Layout from Boxes",
+            description="A layout from bounding boxes, from elements, or from the JSON text of either.",
+            search_aliases=["bounding box to layout", "elements to layout"],
+            inputs=[
+                io.MultiType.Input(
+                    "boxes",
+                    [BoundingBoxType, ArrayType, io.String],
+                    tooltip="Boxes in pixels of a detector, bboxes or elements of Create Bounding Boxes, or JSON.",
+                ),
+                *size_inputs("the picture that the boxes are measured in"),
+                phrases_input(optional=True),
+                prompt_input(),
+                image_input(),
+            ],
+            outputs=[LayoutType.Output(display_name="layout", tooltip="The objects and their places.")],
+        )
+
+    @classmethod
+    def execute(cls, boxes, width, height, phrases="", prompt="", image=0) -> io.NodeOutput:
+        layout = from_boxes_or_elements(
+            boxes, split_phrases(phrases) or None, width=width, height=height, image=image, prompt=prompt
+        )
+        return io.NodeOutput(layout.validate(prompt or None))
+
+
+class LayoutFromMasks(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoLayoutFromMasks",
+            display_name="Layout from Masks",
+            description="A layout from a batch of masks, one object each; its box is drawn around the mask.",
+            search_aliases=["segmentation to layout", "SAM to layout", "regions from masks"],
+            inputs=[
+                io.Mask.Input("masks", tooltip="One mask per object, in the order of the phrases."),
+                phrases_input(),
+                prompt_input(),
+            ],
+            outputs=[LayoutType.Output(display_name="layout", tooltip="The objects and their regions.")],
+        )
+
+    @classmethod
+    def execute(cls, masks, phrases, prompt="") -> io.NodeOutput:
+        masks = masks.reshape(-1, *masks.shape[-2:]).cpu().float().numpy()
+        return io.NodeOutput(from_masks(masks, split_phrases(phrases), prompt=prompt).validate(prompt or None))
+
+
+class LayoutFromKeypoints(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoLayoutFromKeypoints",
+            display_name="Layout from Keypoints",
+            description="A layout from poses, one object per person; its box is drawn around the keypoints.",
+            search_aliases=["pose to layout", "openpose to layout"],
+            inputs=[
+                PoseKeypointType.Input("keypoints", tooltip="Poses of OpenPose, DWPose or SDPose nodes."),
+                phrases_input(),
+                prompt_input(),
+                image_input(),
+                io.Float.Input(
+                    "min_confidence",
+                    default=MIN_CONFIDENCE,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Keypoints with this confidence or less count as not seen.",
+                    extra_dict=ADVANCED,
+                ),
+            ],
+            outputs=[LayoutType.Output(display_name="layout", tooltip="The persons, their boxes and keypoints.")],
+        )
+
+    @classmethod
+    def execute(cls, keypoints, phrases, prompt="", image=0, min_confidence=MIN_CONFIDENCE) -> io.NodeOutput:
+        layout = from_pose_keypoints(
+            keypoints, split_phrases(phrases), image=image, min_confidence=min_confidence, prompt=prompt
+        )
+        return io.NodeOutput(layout.validate(prompt or None))
+
+
+class LayoutFromJSON(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoLayoutFromJSON",
+            display_name="Layout from JSON",
+            description="The layout that Layout Preview or the command line wrote as JSON.",
+            search_aliases=["load layout", "layout from text"],
+            inputs=[
+                io.String.Input(
+                    "layout_json",
+                    multiline=True,
+                    default='{"version": 1, "objects": [{"phrase": "a cat", "box": [0.1, 0.2, 0.6, 0.9]}]}',
+                    tooltip="The layout as JSON; a box is left, top, right, bottom as shares of the picture.",
+                ),
+                prompt_input(),
+            ],
+            outputs=[LayoutType.Output(display_name="layout", tooltip="The objects and their places.")],
+        )
+
+    @classmethod
+    def execute(cls, layout_json, prompt="") -> io.NodeOutput:
+        layout = Layout.from_json(layout_json)
+        return io.NodeOutput(replace(layout, prompt=prompt or layout.prompt).validate(prompt or None))
+
+
+class LayoutPreview(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoLayoutPreview",
+            display_name="Layout Preview",
+            description="Draws a layout: boxes, masks, keypoints and phrases, alone or over pictures.",
+            search_aliases=["draw layout", "show boxes", "layout to JSON"],
+            is_output_node=True,
+            inputs=[
+                LayoutType.Input("layout", tooltip="The layout to draw."),
+                *size_inputs("the drawing, if no background is connected,"),
+                io.Image.Input(
+                    "background",
+                    optional=True,
+                    tooltip="Pictures to draw over, in their own size.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="preview", tooltip="The layout drawn."),
+                io.String.Output(display_name="json", tooltip="The layout as JSON, for Layout from JSON."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, layout, width, height, background=None) -> io.NodeOutput:
+        if background is not None:
+            height, width = background.shape[1:3]
+        picture = picture_of(layout, width, height, background)
+        return io.NodeOutput(picture, layout.to_json(), ui=ui.PreviewImage(picture))
+
+
+NODES = [LLMLayout, LayoutFromBoxes, LayoutFromMasks, LayoutFromKeypoints, LayoutFromJSON, LayoutPreview]

@@ -1,0 +1,319 @@
+"""Nodes that balance: Branch, Balance Settings, Balanced Guider, Dual-UNet Balancer Sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import latent_preview
+import torch
+from comfy_api.latest import io
+
+from realcompo_core.balancer import BalanceSettings
+
+from .guider import BalancedGuider, BranchInput
+from .schema import ADVANCED, schema
+from .types import AttentionMapsType, BalanceSettingsType, BalanceTraceType, BranchType, LayoutType
+
+SETTINGS_TIP = (
+    "From Balance Settings. Without it: one pass, starting from the layout, fidelity alone after 60 % of the steps."
+)
+LAYOUT_TIP = "What is where. Its phrases must occur in its prompt; without objects the fidelity branch works alone."
+CLIP_TIP = "The CLIP that encoded the positive conditionings: it tells which tokens are the layout's objects."
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What travels as BALANCE_SETTINGS."""
+
+    balance: BalanceSettings = field(default_factory=BalanceSettings)
+    spatial_weight: float | None = None  # of all spatial branches together, where weights are fixed
+    layers: int = 0
+    include_adjectives: bool = False
+
+
+class Branch(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoBranch",
+            display_name="Branch",
+            description="One model with its conditionings, for the Balanced Guider. Chain several: fidelity first.",
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="A UNet model (SD1.x, SD2.x, SDXL). All branches share a latent space."
+                ),
+                io.Conditioning.Input("positive", tooltip="The layout's prompt, encoded by this model's CLIP."),
+                io.Conditioning.Input("negative", tooltip="What to avoid, encoded by this model's CLIP."),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="This branch's own classifier-free guidance; 1 turns it off.",
+                ),
+                BranchType.Input(
+                    "branches",
+                    optional=True,
+                    tooltip="The branches before this one. The first of the chain is the fidelity branch.",
+                ),
+            ],
+            outputs=[BranchType.Output("branches", tooltip="All branches so far, this one last.")],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, cfg, branches=()) -> io.NodeOutput:
+        return io.NodeOutput([*branches, BranchInput(model, positive, negative, cfg)])
+
+
+class BalanceSettingsNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        best = BalanceSettings()
+        return schema(
+            node_id="RealCompoBalanceSettings",
+            display_name="Balance Settings",
+            description="How the branches are mixed, and which attention maps drive the mixing.",
+            inputs=[
+                io.Combo.Input(
+                    "mode",
+                    options=["one_pass", "lookahead", "fixed"],
+                    default=best.mode,
+                    tooltip="one_pass reads attention in the passes that a step needs anyway; lookahead (the paper) "
+                    "reads it one step ahead, slower; fixed mixes with a constant weight.",
+                ),
+                io.Float.Input(
+                    "spatial_weight",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="With mode fixed: the weight of the spatial branches together. Otherwise unused.",
+                ),
+                io.Float.Input(
+                    "t0",
+                    default=best.t0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the steps, from the start, that the spatial branches make alone (paper: 0.4; "
+                    "0 for stylised checkpoints).",
+                ),
+                io.Float.Input(
+                    "t1",
+                    default=best.t1,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the steps after which the fidelity branch finishes alone; 1 balances to the end.",
+                ),
+                io.Combo.Input(
+                    "rule",
+                    options=["rms", "max", "official"],
+                    default=best.rule,
+                    extra_dict=ADVANCED,
+                    tooltip="What a picture's gradient is divided by: its RMS, its maximum, or nothing (raw gradient "
+                    "times the official step).",
+                ),
+                io.Float.Input(
+                    "rate",
+                    default=best.rate,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    extra_dict=ADVANCED,
+                    tooltip="Size of a coefficient step after that division.",
+                ),
+                io.Combo.Input(
+                    "initial",
+                    options=["layout", "zero", "random"],
+                    default=best.initial,
+                    extra_dict=ADVANCED,
+                    tooltip="Coefficients at the start: spatial on the objects and fidelity elsewhere, equal, or "
+                    "random from the seed (the paper).",
+                ),
+                io.Int.Input(
+                    "update_every",
+                    default=best.update_every,
+                    min=1,
+                    max=100,
+                    extra_dict=ADVANCED,
+                    tooltip="Coefficients move at every n-th step: a higher number is faster.",
+                ),
+                io.Float.Input(
+                    "update_until",
+                    default=best.update_until,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    extra_dict=ADVANCED,
+                    tooltip="Coefficients move in this first share of the steps.",
+                ),
+                io.Int.Input(
+                    "layers",
+                    default=0,
+                    min=0,
+                    max=8,
+                    extra_dict=ADVANCED,
+                    tooltip="Attention maps that are so many times smaller than the latent are read. 0 chooses: 4 "
+                    "where the model has it (SD1.x, SD2.x, SDXL).",
+                ),
+                io.Boolean.Input(
+                    "include_adjectives",
+                    default=False,
+                    extra_dict=ADVANCED,
+                    tooltip="Read an object's adjectives as well as its noun. On for ShapeScenes.",
+                ),
+            ],
+            outputs=[BalanceSettingsType.Output("settings", tooltip="For Balanced Guider and the sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, mode, spatial_weight, layers, include_adjectives, **settings) -> io.NodeOutput:
+        if mode == "fixed":
+            return io.NodeOutput(NodeSettings(BalanceSettings(**settings), spatial_weight, layers, include_adjectives))
+        return io.NodeOutput(NodeSettings(BalanceSettings(mode=mode, **settings), None, layers, include_adjectives))
+
+
+class BalancedGuiderNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoBalancedGuider",
+            display_name="Balanced Guider",
+            description="Branches and a layout as a guider for SamplerCustomAdvanced.",
+            inputs=[
+                BranchType.Input("branches", tooltip="From Branch nodes, the fidelity branch first."),
+                LayoutType.Input("layout", tooltip=LAYOUT_TIP),
+                io.Clip.Input("clip", tooltip=CLIP_TIP),
+                BalanceSettingsType.Input("settings", optional=True, tooltip=SETTINGS_TIP),
+            ],
+            outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, branches, layout, clip, settings=None) -> io.NodeOutput:
+        return io.NodeOutput(_guider(branches, layout, clip, settings))
+
+
+class DualUNetBalancerSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoDualUNetBalancerSampler",
+            display_name="Dual-UNet Balancer Sampler",
+            description="A realistic and a spatial model denoise one latent; attention decides which is heard where.",
+            search_aliases=["RealCompo sampler", "two model sampler", "GLIGEN sampler"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The fidelity branch: any SD1.x, SD2.x or SDXL checkpoint, LoRAs and all."
+                ),
+                io.Conditioning.Input("positive", tooltip="The layout's prompt for the fidelity branch."),
+                io.Conditioning.Input("negative", tooltip="What the fidelity branch avoids."),
+                io.Model.Input(
+                    "spatial_model", tooltip="The spatial branch: a model of the same family; it may be the same one."
+                ),
+                io.Conditioning.Input(
+                    "spatial_positive", tooltip="The prompt with the layout: through Apply Layout or a ControlNet."
+                ),
+                io.Conditioning.Input("spatial_negative", tooltip="What the spatial branch avoids."),
+                LayoutType.Input("layout", tooltip=LAYOUT_TIP),
+                io.Clip.Input("clip", tooltip=CLIP_TIP),
+                io.Latent.Input("latent_image", tooltip="What to start from; empty for a new picture."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the noise.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Sampling steps."),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Guidance of both branches; use Branch nodes to set them apart.",
+                ),
+                io.Combo.Input(
+                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="Any sampler of the host."
+                ),
+                io.Combo.Input(
+                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="Any scheduler of the host."
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Below 1 keeps some of the latent it starts from.",
+                ),
+                BalanceSettingsType.Input("settings", optional=True, tooltip=SETTINGS_TIP),
+            ],
+            outputs=[
+                io.Latent.Output(tooltip="The balanced picture's latent."),
+                BalanceTraceType.Output("trace", tooltip="What the balancer did, for Balance Report."),
+                AttentionMapsType.Output("attention_maps", tooltip="The maps it read."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        spatial_model,
+        spatial_positive,
+        spatial_negative,
+        layout,
+        clip,
+        latent_image,
+        seed,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        denoise,
+        settings=None,
+    ) -> io.NodeOutput:
+        branches = [
+            BranchInput(model, positive, negative, cfg),
+            BranchInput(spatial_model, spatial_positive, spatial_negative, cfg),
+        ]
+        guider = _guider(branches, layout, clip, settings)
+        schedule = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
+        samples = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
+        noise = comfy.sample.prepare_noise(samples, seed, latent_image.get("batch_index"))
+        samples = guider.sample(
+            noise,
+            samples,
+            comfy.samplers.sampler_object(sampler_name),
+            schedule.sigmas,
+            denoise_mask=latent_image.get("noise_mask"),
+            callback=latent_preview.prepare_callback(model, schedule.sigmas.shape[-1] - 1),
+            seed=seed,
+        )
+        samples = samples.to(comfy.model_management.intermediate_device())
+        return io.NodeOutput({**latent_image, "samples": samples}, guider.trace, guider.trace)
+
+
+def _guider(branches, layout, clip, settings: NodeSettings | None) -> BalancedGuider:
+    settings = settings or NodeSettings()
+    balance = settings.balance
+    if settings.spatial_weight is not None:
+        spatial = len(branches) - 1
+        share = settings.spatial_weight / max(spatial, 1)
+        balance = replace(balance, fixed=torch.tensor([1 - settings.spatial_weight, *[share] * spatial]))
+    return BalancedGuider(branches, layout, clip, balance, settings.layers, settings.include_adjectives)
+
+
+NODES = [Branch, BalanceSettingsNode, BalancedGuiderNode, DualUNetBalancerSampler]

@@ -1,0 +1,226 @@
+"""The ShapeScenes family as the host's MODEL, GLIGEN, CLIP and VAE.
+
+The UNet and the text encoder are the host's own classes, so that patches, LoRAs, previews and other packs treat these
+models as they treat SD1.5.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import comfy.clip_model
+import comfy.gligen
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.ops
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models_base
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.taesd.taesd import TAESD
+from torch import Tensor, nn
+
+from shapescenes.files import load
+from shapescenes.layout_branch import GroundingNet, RasterGatedAttention
+from shapescenes.sizes import (
+    HEADS,
+    LATENT_CHANNELS,
+    LATENT_SCALE,
+    LATENT_SIDE,
+    NORM_GROUPS,
+    TEXT_HEADS,
+    TEXT_LAYERS,
+    TEXT_TOKENS,
+    TEXT_WIDTH,
+    WIDTHS,
+)
+from shapescenes.tiny_vae import TinyVAE
+from shapescenes.tokenizer import tokenizer
+
+
+class Ratio(float):
+    """A level's width over the first's: the host multiplies, and wants whole channels."""
+
+    def __mul__(self, channels: int) -> int:
+        return round(float(self) * channels)
+
+    __rmul__ = __mul__
+
+
+UNET_CONFIG = {
+    "image_size": LATENT_SIDE,
+    "in_channels": LATENT_CHANNELS,
+    "out_channels": LATENT_CHANNELS,
+    "model_channels": WIDTHS[0],
+    "channel_mult": tuple(Ratio(width / WIDTHS[0]) for width in WIDTHS),
+    "num_res_blocks": [1] * len(WIDTHS),
+    "transformer_depth": [1] * len(WIDTHS),
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1] * 2 * len(WIDTHS),
+    "context_dim": TEXT_WIDTH,
+    "num_heads": HEADS,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "dtype": torch.float32,
+}
+
+
+class Operations(comfy.ops.disable_weight_init):
+    """The host's layers with this family's norm groups: its UNet asks for 32."""
+
+    class GroupNorm(comfy.ops.disable_weight_init.GroupNorm):
+        def __init__(self, num_groups, *args, **kwargs):
+            super().__init__(NORM_GROUPS, *args, **kwargs)
+
+
+class LatentFormat(comfy.latent_formats.LatentFormat):
+    latent_channels = LATENT_CHANNELS
+    scale_factor = LATENT_SCALE
+    latent_rgb_factors = [  # for live previews: least squares on scenes of both styles
+        [-0.071, -0.116, -0.131],
+        [0.049, 0.083, 0.103],
+        [0.056, 0.018, -0.015],
+        [0.015, 0.029, -0.021],
+        [0.013, -0.017, 0.017],
+        [0.190, 0.200, 0.223],
+        [0.115, 0.062, -0.052],
+        [-0.032, -0.052, -0.098],
+    ]
+    latent_rgb_factors_bias = [0.321, 0.291, 0.223]
+
+
+class ModelConfig(comfy.supported_models_base.BASE):
+    unet_extra_config: dict = {}
+    latent_format = LatentFormat
+    custom_operations = Operations
+    supported_inference_dtypes = [torch.float32]
+
+
+def load_model() -> ModelPatcher:
+    """The text-to-image UNet."""
+    offload_device = comfy.model_management.unet_offload_device()
+    model = comfy.model_base.BaseModel(ModelConfig(UNET_CONFIG), comfy.model_base.ModelType.EPS, device=offload_device)
+    weights = load("unet")
+    names = comfy.utils.unet_to_diffusers(UNET_CONFIG)
+    model.diffusion_model.load_state_dict({names[name]: weight for name, weight in weights.items()})
+    return _patcher(model, comfy.model_management.get_torch_device(), offload_device)
+
+
+class LayoutBranch(comfy.gligen.Gligen):
+    """The gated layers of the layout branch, in the order in which the UNet runs."""
+
+    def __init__(self):
+        widths = (*WIDTHS, WIDTHS[-1], *(width for width in reversed(WIDTHS) for _ in range(2)))
+        super().__init__([RasterGatedAttention(width) for width in widths], GroundingNet(), TEXT_WIDTH)
+
+    def _set_position(self, boxes: Tensor, masks: Tensor, positive_embeddings: Tensor):
+        """boxes: (B, 30, 4); masks: (B, 30); embeddings: (B, 30, 128). Returns the patch that the UNet's blocks run."""
+        objs = self.position_net(boxes, masks, positive_embeddings)
+
+        def patch(x: Tensor, options: dict) -> Tensor:
+            height, width = options["activations_shape"][-2:]
+            return self.module_list[options["transformer_index"]](x, objs.to(x), (height, width))
+
+        return patch
+
+
+def load_layout_branch() -> ModelPatcher:
+    """The layout branch as GLIGEN for the UNet of `load_model`."""
+    gligen = LayoutBranch()
+    weights = load("layout_branch")
+    blocks = ["down_blocks.0.attentions.0", "down_blocks.1.attentions.0", "mid_block.attentions.0"]
+    blocks += [f"up_blocks.{level}.attentions.{i}" for level in (0, 1) for i in (0, 1)]
+    prefixes = {f"{block}.transformer_blocks.0.fuser.": f"module_list.{i}." for i, block in enumerate(blocks)}
+    gligen.load_state_dict(comfy.utils.state_dict_prefix_replace(weights, prefixes))
+    device = comfy.model_management.get_torch_device()
+    return _patcher(gligen, device, comfy.model_management.unet_offload_device())
+
+
+class WorldTokenizer(comfy.sd1_clip.SDTokenizer):
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        super().__init__(
+            tokenizer_path="",
+            tokenizer_class=WorldTokenizer,
+            max_length=TEXT_TOKENS,
+            embedding_directory=embedding_directory,
+            embedding_size=TEXT_WIDTH,
+            tokenizer_data=tokenizer_data or {},
+        )
+
+    @staticmethod
+    def from_pretrained(path: str):
+        """The host asks the tokenizer's class for an instance. It splits long prompts itself: no warning is due."""
+        return tokenizer(max_length=10**6)
+
+
+class TextTransformer(comfy.clip_model.CLIPTextModel):
+    """The host's CLIP with this family's vocabulary: it makes room for CLIP's."""
+
+    def __init__(self, config, dtype, device, operations):
+        super().__init__(config, dtype, device, operations)
+        self.set_input_embeddings(operations.Embedding(len(tokenizer()), TEXT_WIDTH, dtype=dtype, device=device))
+
+
+class TextEncoder(comfy.sd1_clip.SDClipModel):
+    """Pooled is what GLIGEN's phrases need: the last token, not projected."""
+
+    def __init__(self, device="cpu", dtype=None, model_options=None):
+        words = tokenizer()
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            max_length=TEXT_TOKENS,
+            textmodel_json_config={
+                "num_hidden_layers": TEXT_LAYERS,
+                "num_attention_heads": TEXT_HEADS,
+                "hidden_size": TEXT_WIDTH,
+                "intermediate_size": 4 * TEXT_WIDTH,
+                "hidden_act": "quick_gelu",
+                "max_position_embeddings": TEXT_TOKENS,
+                "eos_token_id": words.eos_token_id,
+            },
+            model_class=TextTransformer,
+            special_tokens={"start": words.bos_token_id, "end": words.eos_token_id, "pad": words.pad_token_id},
+            return_projected_pooled=False,
+            model_options=model_options or {},
+        )
+
+
+def load_clip() -> comfy.sd.CLIP:
+    """The text encoder with its tokenizer; prompts are split and weighted as for SD1.5, 30 words a chunk."""
+    target = comfy.supported_models_base.ClipTarget(
+        partial(comfy.sd1_clip.SD1Tokenizer, tokenizer=WorldTokenizer),
+        partial(comfy.sd1_clip.SD1ClipModel, clip_model=TextEncoder),
+    )
+    directories = folder_paths.get_folder_paths("embeddings")
+    clip = comfy.sd.CLIP(target, embedding_directory=directories, model_options={"dtype": torch.float32})
+    weights = {f"text_model.{name}": weight for name, weight in load("text_encoder").items()}
+    weights["text_projection.weight"] = torch.eye(TEXT_WIDTH)  # none was trained
+    clip.cond_stage_model.clip_l.transformer.load_state_dict(weights)
+    return clip
+
+
+def load_vae() -> comfy.sd.VAE:
+    """The autoencoder. To the host it is a TAESD of narrower layers."""
+    vae = comfy.sd.VAE(sd=TAESD(latent_channels=LATENT_CHANNELS).state_dict(), dtype=torch.float32)
+    vae.first_stage_model = TinyVAE().eval()
+    vae.first_stage_model.load_state_dict(load("vae"))
+    vae.patcher = _patcher(vae.first_stage_model, vae.device, comfy.model_management.vae_offload_device())
+    vae.size = None  # of the TAESD
+    return vae
+
+
+def empty_latent(width: int, height: int, batch_size: int) -> dict:
+    """width, height: pixels. Returns the host's latent dictionary, samples (B, 8, height / 8, width / 8)."""
+    shape = batch_size, LATENT_CHANNELS, height // 8, width // 8
+    return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device())}
+
+
+def _patcher(model: nn.Module, load_device: torch.device, offload_device: torch.device) -> ModelPatcher:
+    model.requires_grad_(False)
+    return ModelPatcher(model, load_device=load_device, offload_device=offload_device)

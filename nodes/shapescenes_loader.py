@@ -1,0 +1,45 @@
+"""Node that loads the bundled models: ShapeScenes Loader."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import shapescenes_host
+from .schema import MAX_SIDE, schema
+
+
+class RealCompoShapeScenesLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        sides = {"default": 128, "min": 16, "max": MAX_SIDE, "step": 8}
+        return schema(
+            node_id="RealCompoShapeScenesLoader",
+            display_name="ShapeScenes Loader",
+            description="The bundled models of coloured shapes: all a balanced picture needs, without a download.",
+            search_aliases=["demo", "quickstart", "shapes", "bundled models"],
+            inputs=[
+                io.Int.Input("width", tooltip="Width in pixels. The models were trained at 128.", **sides),
+                io.Int.Input("height", tooltip="Height in pixels. The models were trained at 128.", **sides),
+                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of pictures."),
+            ],
+            outputs=[
+                io.Model.Output("model", tooltip="Text to image: realistic, often wrong about what is where."),
+                io.Gligen.Output("gligen", tooltip="Makes the model the layout branch, through Apply Layout."),
+                io.Clip.Output("clip", tooltip="Knows the words of the world: colours, shapes, places, numbers."),
+                io.Vae.Output("vae", tooltip="The autoencoder: 8 channels, an eighth of the size."),
+                io.Latent.Output("latent", tooltip="Empty, of the size above."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, width, height, batch_size) -> io.NodeOutput:
+        return io.NodeOutput(
+            shapescenes_host.load_model(),
+            shapescenes_host.load_layout_branch(),
+            shapescenes_host.load_clip(),
+            shapescenes_host.load_vae(),
+            shapescenes_host.empty_latent(width, height, batch_size),
+        )
+
+
+NODES = [RealCompoShapeScenesLoader]

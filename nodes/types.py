@@ -1,0 +1,14 @@
+"""What travels between the nodes, under the names of its sockets."""
+
+from comfy_api.latest import io
+
+LayoutType = io.Custom("LAYOUT")  # a realcompo_core.layout.Layout
+BranchType = io.Custom("REALCOMPO_BRANCH")
+BalanceSettingsType = io.Custom("BALANCE_SETTINGS")
+BalanceTraceType = io.Custom("BALANCE_TRACE")
+AttentionMapsType = io.Custom("ATTENTION_MAPS")
+
+# The host's own types that 0.8.0 has no class for.
+BoundingBoxType = io.Custom("BOUNDING_BOX")
+ArrayType = io.Custom("ARRAY")
+PoseKeypointType = io.Custom("POSE_KEYPOINT")

@@ -1,0 +1,184 @@
+"""What ShapeScenes Loader gives, against diffusers, run by the host's own Python: see `test_shapescenes_loader.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+
+REFERENCE = sys.argv[1]
+sys.argv = ["main.py", "--cpu"]
+sys.path.insert(0, os.getcwd())
+sys.modules["diffusers"] = None  # the host has none: importing it fails here as it does there
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import utils.extra_config  # noqa: E402, F401, I001  # first, as in main.py: `nodes` puts another `utils` on the path
+
+import comfy.lora  # noqa: E402
+import torch  # noqa: E402
+from node_helpers import conditioning_set_values as set_values  # noqa: E402
+
+import nodes as host  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+SIDE = 16  # cells
+
+
+def load_node():
+    """The node, loaded as the host loads a folder of custom nodes."""
+    spec = importlib.util.spec_from_file_location(
+        "realcompo_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    pack = sys.modules["realcompo_pack"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pack)
+
+    async def collect():
+        return await (await pack.comfy_entrypoint()).get_node_list()
+
+    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(collect())}["RealCompoShapeScenesLoader"]
+
+
+torch.set_num_threads(1)
+NODE = load_node()
+with torch.inference_mode():  # as the host runs nodes
+    MODEL, GLIGEN, CLIP, VAE, LATENT = NODE.execute(width=128, height=128, batch_size=1).args
+UNET = MODEL.model.diffusion_model
+WANTED = torch.load(REFERENCE, weights_only=True)
+
+
+def same(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-4) -> None:
+    assert found.shape == wanted.shape, (found.shape, wanted.shape)
+    assert (found - wanted).abs().max() <= tolerance, (found - wanted).abs().max()
+
+
+def pooled(phrase: str) -> torch.Tensor:
+    return CLIP.encode_from_tokens(CLIP.tokenize(phrase), return_pooled="unprojected")[1]
+
+
+def positions() -> list[tuple]:
+    """The reference's objects as the host writes them, in cells that are not whole."""
+    return [
+        (pooled(phrase), (y1 - y0) * SIDE, (x1 - x0) * SIDE, y0 * SIDE, x0 * SIDE)
+        for phrase, (x0, y0, x1, y1) in zip(WANTED["phrases"], WANTED["boxes"], strict=True)
+    ]
+
+
+def grounded(patch) -> torch.Tensor:
+    options = {"patches": {"middle_patch": [patch]}}
+    return UNET(WANTED["x"], WANTED["t"], WANTED["text"], transformer_options=options)
+
+
+def sample(model, positive, negative, steps, latent=LATENT, cfg=3.0):
+    return host.common_ksampler(model, 0, steps, cfg, "euler", "normal", positive, negative, latent)[0]["samples"]
+
+
+def check_schema():
+    schema = NODE.GET_SCHEMA()
+    assert schema.category == "RealCompo" and schema.display_name == "ShapeScenes Loader" and schema.description
+    assert all(item.tooltip for item in [*schema.inputs, *schema.outputs])
+    assert (ROOT / "web" / "docs" / f"{schema.node_id}.md").is_file()
+    NODE.GET_NODE_INFO_V1()
+
+
+def check_tokens_and_text():
+    tokens = [CLIP.tokenize(text) for text in WANTED["texts"]]
+    assert [[token for token, _ in item["l"][0]] for item in tokens] == WANTED["ids"]
+    same(torch.cat([CLIP.encode_from_tokens(item) for item in tokens]), WANTED["text"])
+    same(torch.cat([pooled(phrase) for phrase in WANTED["phrases"]]), WANTED["pooled"])
+
+
+def check_weighted_words():
+    plain, weighted = (CLIP.tokenize(text) for text in ("a red circle", "a (red:1.3) circle"))
+    assert [weight for _, weight in weighted["l"][0][:4]] == [1.0, 1.0, 1.3, 1.0]
+    encoded = [CLIP.encode_from_tokens(tokens) for tokens in (plain, weighted)]
+    changed = (encoded[0] - encoded[1]).abs().amax((0, 2)) > 1e-3
+    assert changed.nonzero().flatten().tolist() == [2]
+    assert CLIP.encode_from_tokens(CLIP.tokenize("a red circle and " * 12)).shape == (1, 64, 128)
+
+
+def check_unet():
+    same(UNET(WANTED["x"], WANTED["t"], WANTED["text"]), WANTED["plain"])
+
+
+def check_layout_branch():
+    shape = WANTED["x"].shape
+    same(grounded(GLIGEN.model.set_position(shape, positions(), "cpu")), WANTED["grounded"])
+    same(grounded(GLIGEN.model.set_empty(shape, "cpu")), WANTED["empty"])
+    assert GLIGEN.model.max_objs == 30 and GLIGEN.model.position_net.in_dim == WANTED["pooled"].shape[-1]
+
+
+def check_noise_levels():
+    alphas = WANTED["alphas"]
+    same(MODEL.get_model_object("model_sampling").sigmas, ((1 - alphas) / alphas).sqrt())
+
+
+def check_vae():
+    latent = VAE.encode(WANTED["pictures"].movedim(1, -1))
+    same(latent, WANTED["latent"])
+    same(VAE.decode(latent.clone()), WANTED["decoded"].movedim(1, -1))
+    assert VAE.decode_tiled(latent, tile_x=8, tile_y=8, overlap=2).shape == (2, 128, 96, 3)
+    assert VAE.encode_tiled(WANTED["pictures"].movedim(1, -1), tile_x=64, tile_y=64, overlap=16).shape == latent.shape
+
+
+def check_latent():
+    assert LATENT["samples"].shape == (1, 8, 16, 16)
+    wide = NODE.execute(width=192, height=136, batch_size=2).args[-1]
+    assert wide["samples"].shape == (2, 8, 17, 24)
+
+
+def conditionings():
+    """The grounded prompt and the empty negative, without boxes."""
+    positive, negative = (host.CLIPTextEncode().encode(CLIP, text)[0] for text in WANTED["texts"])
+    ground = {"gligen": ("position", GLIGEN, positions())}
+    empty = {"gligen": ("empty", GLIGEN, [])}
+    return set_values(positive, ground), set_values(negative, empty)
+
+
+def check_picture():
+    """KSampler draws the red circle and the blue square in their boxes."""
+    picture = VAE.decode(sample(MODEL, *conditionings(), steps=12))[0]
+    colours = []
+    for x0, y0, x1, y1 in WANTED["boxes"]:
+        y, x = int(64 * (y0 + y1)), int(64 * (x0 + x1))
+        colours.append(picture[y - 3 : y + 3, x - 3 : x + 3].mean((0, 1)).tolist())
+    (red, *others), (*cold, blue) = colours
+    assert red > max(others) + 0.3 and blue > max(cold) + 0.3, colours
+
+
+def check_a_latent_that_is_not_square():
+    latent = host.EmptyLatentImage().generate(192, 136, 1)[0]  # four channels: the host makes them eight
+    assert sample(MODEL, *conditionings(), steps=1, latent=latent).shape == (1, 8, 17, 24)
+
+
+def check_patches_and_loras_find_the_model():
+    model, seen = MODEL.clone(), []
+
+    def replace(q, k, v, options):
+        seen.append((options["block"], tuple(q.shape), tuple(k.shape)))
+        return torch.zeros_like(q)
+
+    for part, number in (("input", 3), ("middle", 0), ("output", 1)):
+        model.set_model_attn2_replace(replace, part, number)
+    sample(model, *conditionings(), steps=1, cfg=1.0)
+    blocks = ("input", 3), ("middle", 0), ("output", 1)
+    assert seen == [(block, (1, 64, 96), (1, 32, 96)) for block in blocks], seen
+    names = comfy.lora.model_lora_keys_unet(MODEL.model, {})
+    assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k" in names
+
+
+failed = 0
+for name, check in list(globals().items()):
+    if name.startswith("check_"):
+        try:
+            with torch.inference_mode():
+                check()
+        except Exception:
+            failed += 1
+            print(f"{name}:\n{traceback.format_exc()}")
+sys.exit(failed)

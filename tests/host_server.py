@@ -1,0 +1,127 @@
+"""A real ComfyUI for the tests: found on this machine, run once a session on a free port, with folders of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+PACK = Path(__file__).parents[1]
+START_SECONDS = 180
+PROMPT_SECONDS = 300
+NO_HOST = (
+    "no ComfyUI found: install one with `comfy install` (comfy-cli puts it in ~/comfy/ComfyUI), or set COMFYUI_PATH"
+)
+
+
+def find_hosts() -> list[Path]:
+    """COMFYUI_PATH (several with the path separator), else comfy-cli's workspace and `ComfyUI-*` beside it."""
+    given = os.environ.get("COMFYUI_PATH")
+    workspace = Path.home() / "comfy"
+    folders = map(Path, given.split(os.pathsep)) if given else [workspace / "ComfyUI", *workspace.glob("ComfyUI-*")]
+    return [folder for folder in folders if (folder / "main.py").exists()]
+
+
+def python_of(host: Path) -> str:
+    """The host's own interpreter, that of the workspace's main host, or this one."""
+    for folder in (host, Path.home() / "comfy" / "ComfyUI"):
+        for name in ("bin/python", "Scripts/python.exe"):
+            if (folder / ".venv" / name).exists():
+                return str(folder / ".venv" / name)
+    return sys.executable
+
+
+class HostServer:
+    """`url`, `log` (the text so far), `run(workflow)`."""
+
+    def __init__(self, host: Path, base: Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url, self.base, self._log = f"http://127.0.0.1:{port}", base, base / "server.log"
+        for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
+            (base / name).mkdir(parents=True)
+        (base / "custom_nodes" / "any folder.name").symlink_to(PACK)
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [python_of(host), "main.py", "--cpu", "--base-directory", base, "--port", str(port)]
+                + ["--disable-auto-launch", "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"],
+                cwd=host,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.get("/system_stats")
+                break
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.process.kill()
+                    raise RuntimeError(f"{host} did not start:\n{self.log[-3000:]}") from None
+                time.sleep(0.3)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def get(self, path: str):
+        with urllib.request.urlopen(self.url + path, timeout=30) as reply:
+            return json.load(reply)
+
+    def post(self, path: str, data: dict) -> dict:
+        """The reply, and also that of a refusal."""
+        body = json.dumps(data).encode()
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                text = reply.read()
+        except urllib.error.HTTPError as error:
+            text = error.read()
+        return json.loads(text or b"{}")
+
+    def queue(self, workflow: dict) -> str:
+        reply = self.post("/prompt", {"prompt": workflow})
+        assert "prompt_id" in reply, json.dumps(reply)[:2000]
+        return reply["prompt_id"]
+
+    def wait(self, prompt_id: str) -> dict:
+        """The finished prompt's history entry."""
+        deadline = time.monotonic() + PROMPT_SECONDS
+        while time.monotonic() < deadline:
+            history = self.get(f"/history/{prompt_id}")
+            if prompt_id in history:
+                return history[prompt_id]
+            time.sleep(0.1)
+        raise TimeoutError(f"prompt not finished after {PROMPT_SECONDS} s:\n{self.log[-2000:]}")
+
+    def run(self, workflow: dict) -> dict:
+        """The outputs by node. A prompt that fails is an AssertionError with the host's message."""
+        entry = self.wait(self.queue(workflow))
+        assert entry["status"]["status_str"] == "success", error_of(entry)
+        return entry["outputs"]
+
+    def file(self, entry: dict) -> Path:
+        """The path of an image or latent in an output."""
+        return self.base / entry["type"] / entry["subfolder"] / entry["filename"]
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def error_of(entry: dict) -> str:
+    """What the host says about a prompt that did not succeed."""
+    errors = [
+        data for kind, data in entry["status"]["messages"] if kind in ("execution_error", "execution_interrupted")
+    ]
+    return "\n".join(error.get("exception_message", "interrupted") for error in errors)

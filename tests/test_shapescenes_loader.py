@@ -1,0 +1,83 @@
+"""ShapeScenes Loader in a real ComfyUI computes what the same weights compute in diffusers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from realcompo_core.diffusers_adapter import conditioning, gligen_tokens
+from realcompo_core.layout import Layout, LayoutObject
+from shapescenes import models
+from shapescenes.files import load
+from shapescenes.tiny_vae import TinyVAE
+from shapescenes.tokenizer import tokenizer
+
+CHECKS = Path(__file__).parent / "host" / "shapescenes_loader_checks.py"
+TEXTS = ["a red circle to the left of a blue square", ""]
+LAYOUT = Layout(
+    (LayoutObject("a red circle", (0.07, 0.3, 0.44, 0.68)), LayoutObject("a blue square", (0.55, 0.32, 0.93, 0.7)))
+)
+
+
+def host() -> Path:
+    return Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
+
+
+def host_python() -> str:
+    """The Python of the host's own environment, or else the one of these tests."""
+    own = host() / ".venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    return str(own) if own.exists() else sys.executable
+
+
+@torch.no_grad()
+def reference() -> dict:
+    """Two latents at two noise levels, with and without the layout; two pictures there and back."""
+    fidelity, spatial = models.pipelines()
+    torch.manual_seed(0)
+    x, t, pictures = torch.randn(2, 8, 16, 16), torch.tensor([900, 100]), torch.rand(2, 3, 128, 96)
+    text = conditioning(fidelity, TEXTS, 1, (128, 128))["encoder_hidden_states"]
+    objects = gligen_tokens(tokenizer(), fidelity.text_encoder, [LAYOUT] * 2)
+    nothing = objects | {"masks": torch.zeros_like(objects["masks"])}
+    latent = fidelity.vae.encode(pictures * 2 - 1).latents
+    return {
+        "texts": TEXTS,
+        "ids": tokenizer()(TEXTS, padding="max_length").input_ids,
+        "text": text,
+        "phrases": [item.phrase for item in LAYOUT.objects],
+        "boxes": [list(item.box) for item in LAYOUT.objects],
+        "pooled": objects["positive_embeddings"][0, : len(LAYOUT.objects)].clone(),
+        "x": x,
+        "t": t,
+        "plain": fidelity.unet(x, t, text).sample,
+        "grounded": spatial.unet(x, t, text, cross_attention_kwargs={"gligen": objects}).sample,
+        "empty": spatial.unet(x, t, text, cross_attention_kwargs={"gligen": nothing}).sample,
+        "alphas": fidelity.scheduler.alphas_cumprod,
+        "pictures": pictures,
+        "latent": latent,
+        "decoded": (fidelity.vae.decode(latent).sample / 2 + 0.5).clamp(0, 1),
+    }
+
+
+@pytest.mark.skipif(
+    not (host() / "comfy_api").is_dir(), reason=f"no ComfyUI in {host()}: set COMFYUI_PATH or run `comfy install`"
+)
+def test_loader_in_the_host_equals_diffusers(tmp_path):
+    file = tmp_path / "reference.pt"
+    torch.save(reference(), file)
+    command = [host_python(), CHECKS, file]
+    result = subprocess.run(command, cwd=host(), capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-3000:]}"
+
+
+@torch.no_grad()
+def test_plain_autoencoder_equals_diffusers():
+    plain, diffusers = TinyVAE(), models.vae()
+    plain.load_state_dict(load("vae"))
+    diffusers.load_state_dict(load("vae"))
+    pictures = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latent = diffusers.encode(pictures).latents
+    torch.testing.assert_close(plain.encode(pictures), latent)
+    torch.testing.assert_close(plain.decode(latent), diffusers.decode(latent).sample)
