@@ -106,8 +106,8 @@ class HostBranch:
             found.append(gradient)
             if negative is None:
                 return [conditional, torch.zeros_like(conditional)]
-            rest = {**args, "conds": [negative]}
-            return [conditional, _calculate(rest, self.model_options)[0]]
+            rest = {**args, "conds": [None, negative]}  # at its place: other packs ask which of the two it is
+            return [conditional, _calculate(rest, self.model_options)[1]]
 
         options = {**self.model_options, "sampler_calc_cond_batch_function": calculate}
         denoised = self._predict(x, _timestep(x, sigma), options, self._seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -198,7 +198,8 @@ def _own_weights(model):
     except (TypeError, RuntimeError):  # an older host, or a model that no loader of the host made
         comfy.model_management.unload_all_models()  # leaves the shared weights without anyone's patches
         own = model.clone()
-        own.model = deepcopy(model.model)
+        own.model = copy(model.model)
+        own.model._modules = {**model.model._modules, "diffusion_model": deepcopy(model.model.diffusion_model)}
         own.backup, own.object_patches_backup, own.pinned = {}, {}, type(model.pinned)()
         if hasattr(own, "backup_buffers"):
             own.backup_buffers = {}

@@ -132,7 +132,7 @@ def test_host_balances_as_the_core_does(host, quickstart, bundled, mode):
     key = next(k for k, n in quickstart.items() if n["inputs"] is sampler(quickstart))
     found = latent_of(host, quickstart, [key, 0]) * LATENT_SCALE
 
-    prompt = next(n["inputs"]["prompt"] for n in quickstart.values() if n["class_type"] == "RealCompoLLMLayout")
+    prompt = quickstart["prompt"]["inputs"]["value"]
     layout = get_provider("rules").propose(prompt, (128, 128))
     schedule = NoiseSchedule(bundled[0].scheduler)
     log_sigmas = np.log((1 - schedule.alphas) / schedule.alphas) / 2
@@ -154,10 +154,8 @@ def test_host_balances_as_the_core_does(host, quickstart, bundled, mode):
 
 def test_failing_prompt_says_why_and_the_next_one_runs(host, quickstart):
     bad = copy.deepcopy(quickstart)
-    layout_node = next(k for k, n in bad.items() if n["class_type"] == "RealCompoLLMLayout")
-    bad[layout_node]["inputs"]["prompt"] = "a green star above a purple heart and a yellow ring"
     for node in bad.values():
-        if node["class_type"] == "CLIPTextEncode" and node["inputs"]["text"]:
+        if node["class_type"] == "CLIPTextEncode":
             node["inputs"]["text"] = "word " * 60
     entry = host.wait(host.queue(bad))
     assert entry["status"]["status_str"] == "error"

@@ -33,7 +33,7 @@ print("realcompo_core.balancer" in sys.modules)
 
 # As ComfyUI's nodes.py loads a folder of custom_nodes.
 LOAD_PACK = """
-import importlib, importlib.util, nodes
+import asyncio, importlib, importlib.util, nodes
 assert nodes.HOST
 path = {pack!r}
 name = path.replace(".", "_x_")
@@ -41,17 +41,18 @@ spec = importlib.util.spec_from_file_location(name, path + "/__init__.py", submo
 module = importlib.util.module_from_spec(spec)
 sys.modules[name] = module
 spec.loader.exec_module(module)
-assert isinstance(module.NODE_CLASS_MAPPINGS, dict)
-ours = importlib.import_module(name + ".nodes")
-core = importlib.import_module(name + ".realcompo_core.layout")
+assert not hasattr(module, "NODE_CLASS_MAPPINGS")  # the host would then ignore comfy_entrypoint
+core = asyncio.run(module.comfy_entrypoint()).core
+ours = sys.modules[name + ".nodes"]
 assert core.__file__.startswith(path) and ours.__file__.startswith(path)
 core.Layout((core.LayoutObject("a cat", (0, 0, 1, 1)),)).validate()
 import nodes as again
 assert again is sys.modules["nodes"] and again.HOST and ours is not again
 importlib.reload(nodes)
-assert nodes.HOST
+assert nodes.HOST and not any(folder == path for folder in sys.path)
 print("loaded")
 """
+STUB_NODES = "from realcompo_core import layout\nclass RealCompoExtension:\n    core = layout\n"  # ours need a host
 
 
 @pytest.mark.parametrize("installed", [False, True])
@@ -59,12 +60,14 @@ print("loaded")
 def test_pack_loads_from_any_folder_beside_the_hosts_own_nodes(tmp_path, folder, installed):
     host = tmp_path / "host"
     pack = host / "custom_nodes" / folder
-    for package in ("nodes", "realcompo_core"):
-        shutil.copytree(ROOT / package, pack / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("realcompo_core", "shapescenes"):
+        shutil.copytree(ROOT / package, pack / package, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     shutil.copy(ROOT / "__init__.py", pack)
+    (pack / "nodes").mkdir()
+    (pack / "nodes" / "__init__.py").write_text(STUB_NODES)
     (host / "nodes.py").write_text("HOST = True\n")
     paths = [host]
-    if installed:  # what pip puts on the path: the packages, and nothing named `nodes`
+    if installed:  # what pip puts on the path: the packages, and nothing named `nodes`; the pack's own come first
         shutil.copytree(pack / "realcompo_core", tmp_path / "site" / "realcompo_core")
         paths.append(tmp_path / "site")
     assert python(LOAD_PACK.format(pack=str(pack)), *paths, cwd=tmp_path) == "loaded\n"
