@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import comfy.model_management
@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from realcompo_core.attention import Gradient, MapReader, Objective
 from realcompo_core.errors import RealCompoError
+from realcompo_core.frozen import FrozenNetwork
 
 AttentionBlock = tuple[str, int, int]
 """A cross-attention block as the host numbers them: ("input", "middle" or "output", number, transformer)."""
@@ -300,4 +301,16 @@ def _recomputed(unet: nn.Module, everything: bool) -> Iterator[None]:
 def _checkpointed(forward: Callable, *args, **kwargs):
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+    options = {"use_reentrant": False, "preserve_rng_state": False, "context_fn": _contexts}
+    return checkpoint(forward, *args, **options, **kwargs)
+
+
+def _contexts() -> tuple:
+    """For the forward pass, and for its repetition, in which the modes of the first are not in force."""
+    return nullcontext(), _modes()
+
+
+@contextmanager
+def _modes() -> Iterator[None]:
+    with UsableTensors(), FrozenNetwork():
+        yield

@@ -37,6 +37,13 @@ def python_of(host: Path) -> str:
     return sys.executable
 
 
+def run_checks(host: Path, script: str, *arguments: Path) -> None:
+    """Runs `tests/host/<script>` by the host's Python in the host's folder; it must succeed."""
+    command = [python_of(host), Path(__file__).parent / "host" / script, *arguments]
+    result = subprocess.run(command, cwd=host, capture_output=True, text=True, timeout=PROMPT_SECONDS)
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-3000:]}"
+
+
 class HostServer:
     """`url`, `log` (the text so far), `run(workflow)`."""
 

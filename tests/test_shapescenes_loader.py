@@ -1,10 +1,6 @@
 """ShapeScenes Loader in a real ComfyUI computes what the same weights compute in diffusers."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+import host_server
 import pytest
 import torch
 
@@ -15,21 +11,11 @@ from shapescenes.files import load
 from shapescenes.tiny_vae import TinyVAE
 from shapescenes.tokenizer import tokenizer
 
-CHECKS = Path(__file__).parent / "host" / "shapescenes_loader_checks.py"
+HOSTS = host_server.find_hosts()
 TEXTS = ["a red circle to the left of a blue square", ""]
 LAYOUT = Layout(
     (LayoutObject("a red circle", (0.07, 0.3, 0.44, 0.68)), LayoutObject("a blue square", (0.55, 0.32, 0.93, 0.7)))
 )
-
-
-def host() -> Path:
-    return Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
-
-
-def host_python() -> str:
-    """The Python of the host's own environment, or else the one of these tests."""
-    own = host() / ".venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    return str(own) if own.exists() else sys.executable
 
 
 @torch.no_grad()
@@ -61,15 +47,12 @@ def reference() -> dict:
     }
 
 
-@pytest.mark.skipif(
-    not (host() / "comfy_api").is_dir(), reason=f"no ComfyUI in {host()}: set COMFYUI_PATH or run `comfy install`"
-)
-def test_loader_in_the_host_equals_diffusers(tmp_path):
+@pytest.mark.skipif(not HOSTS, reason=host_server.NO_HOST)
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+def test_loader_in_the_host_equals_diffusers(tmp_path, host):
     file = tmp_path / "reference.pt"
     torch.save(reference(), file)
-    command = [host_python(), CHECKS, file]
-    result = subprocess.run(command, cwd=host(), capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-3000:]}"
+    host_server.run_checks(host, "shapescenes_loader_checks.py", file)
 
 
 @torch.no_grad()
