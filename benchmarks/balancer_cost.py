@@ -15,10 +15,14 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from copy import copy
 from itertools import pairwise
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])  # runs from a checkout that is not installed
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
