@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/realcompo demo "$(PROMPT)"
 
 test: check
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -rs
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -118,6 +118,11 @@ class HostServer:
         """The path of an image or latent in an output."""
         return self.base / entry["type"] / entry["subfolder"] / entry["filename"]
 
+    def resident_bytes(self) -> int:
+        """Memory of the process (Linux)."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def stop(self) -> None:
         self.process.terminate()
         try:

@@ -258,3 +258,14 @@ def test_guider_with_three_branches(host, quickstart):
     custom["latent_image"] = given["latent_image"]
     quickstart["custom"] = {"class_type": "SamplerCustomAdvanced", "inputs": custom}
     assert latent_of(host, quickstart, ["custom", 0]).isfinite().all()
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc: Linux only")
+def test_ten_prompts_in_a_row_do_not_grow(host, quickstart):
+    sampler(quickstart).update(steps=3)
+    sizes = []
+    for seed in range(10):
+        sampler(quickstart)["seed"] = seed
+        host.run(quickstart)
+        sizes.append(host.resident_bytes())
+    assert sizes[-1] - sizes[3] < 50e6
