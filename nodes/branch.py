@@ -251,13 +251,13 @@ def _usable(value):
 def _within_memory(run: Callable, x: Tensor, unet: nn.Module):
     """`run(x)`; when memory is short, with more recomputed in the backward pass, and then item by item."""
     out_of_memory = comfy.model_management.OOM_EXCEPTION
-    for level in ("feed-forward layers", "all layers"):
+    for everything, then in ((False, "recomputing more layers"), (True, "taking one picture at a time")):
         try:
-            with _recomputed(unet, everything=level == "all layers"):
+            with _recomputed(unet, everything):
                 return run(x)
         except out_of_memory:
             comfy.model_management.soft_empty_cache()
-            logging.warning("RealCompo: not enough memory for the gradient with the %s recomputed", level)
+            logging.warning("RealCompo: memory is short for the gradient, %s", then)
     if len(x) == 1:
         raise RealCompoError(
             f"not enough memory for the gradient of one picture of {x.shape[-1]}x{x.shape[-2]} latent pixels: choose a "

@@ -18,10 +18,13 @@ comfy.options.enable_args_parsing()
 
 import utils.extra_config  # noqa: E402, F401, I001  # first, as in main.py: `nodes` puts another `utils` on the path
 
+import comfy.controlnet  # noqa: E402
+import comfy.latent_formats  # noqa: E402
 import comfy.model_management  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
+from comfy.cldm.cldm import ControlNet as ControlNetwork  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle to the left of a blue square"
@@ -56,11 +59,11 @@ with torch.inference_mode():
 UNET = MODEL.model.diffusion_model
 
 
-def sampled(model=MODEL, steps=3, batch=2, watch=None, **settings):
+def sampled(model=MODEL, steps=3, batch=2, watch=None, positive=POSITIVE, **settings):
     """Latents of a balanced run of two equal branches; `watch` is called with each branch as it is made."""
     with torch.inference_mode():
-        entry = guiders.BranchInput(model, POSITIVE, NEGATIVE, 3.0)
-        guider = guiders.BalancedGuider([entry, entry], LAYOUT, CLIP, BalanceSettings(**settings))
+        fidelity, spatial = (guiders.BranchInput(model, cond, NEGATIVE, 3.0) for cond in (POSITIVE, positive))
+        guider = guiders.BalancedGuider([fidelity, spatial], LAYOUT, CLIP, BalanceSettings(**settings))
         if watch:
             begin = guider.begin
             guider.begin = lambda *args: (begin(*args), [watch(b) for b in guider._branches])
@@ -184,6 +187,65 @@ def check_short_memory_falls_back_to_the_same_picture():
         branch._recomputed = recomputed
     assert seen[:3] == [False, True, True]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def check_controlnet_on_a_branch():
+    """The host adds its output in place to what autograd has kept."""
+    config = {k: v for k, v in shapes.UNET_CONFIG.items() if k not in ("out_channels", "transformer_depth_output")}
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        network = ControlNetwork(**config, hint_channels=3, operations=shapes.Operations)
+        for p in network.parameters():
+            torch.nn.init.normal_(p, std=0.05)
+        device = comfy.model_management.get_torch_device()
+        control = comfy.controlnet.ControlNet(network, load_device=device, latent_format=None)
+        control.set_cond_hint(torch.rand(1, 128, 128, 3).movedim(-1, 1), 1.0, (0.0, 1.0))
+    before = dict(network.named_parameters())
+    plain = sampled(mode="lookahead")
+    controlled = [[POSITIVE[0][0], {"control": control, "control_apply_to_uncond": True}]]
+    gradients = []
+
+    def watch(b):
+        gradient = b.gradient
+        b.gradient = lambda x, sigma: (gradients.append(gradient(x, sigma)), gradients[-1])[1]
+
+    found = sampled(mode="lookahead", positive=controlled, watch=watch)
+    assert (found - plain).abs().max() > 1e-3
+    assert all(gradient.g.isfinite().all() and gradient.g.abs().max() > 0 for gradient in gradients)
+    assert all(dict(network.named_parameters())[name] is p for name, p in before.items())
+
+
+def refused(*words, branches=None, layout=LAYOUT):
+    """Making the guider must fail with a message that holds all `words`."""
+    entry = guiders.BranchInput(MODEL, POSITIVE, NEGATIVE, 3.0)
+    try:
+        guiders.BalancedGuider(branches or [entry, entry], layout, CLIP)
+    except branch.RealCompoError as error:
+        assert all(word in str(error) for word in words), error
+    else:
+        raise AssertionError(f"not refused: {words}")
+
+
+def check_what_does_not_fit_is_refused_before_sampling():
+    good = guiders.BranchInput(MODEL, POSITIVE, NEGATIVE, 3.0)
+    wide = [[torch.zeros(1, 32, 768), {}]]
+    refused("spatial branch 1", "128", "768", branches=[good, guiders.BranchInput(MODEL, wide, NEGATIVE, 3.0)])
+    longer = [[torch.zeros(1, 64, 128), {}]]
+    refused("64 tokens", "32", branches=[guiders.BranchInput(MODEL, longer, NEGATIVE, 3.0), good])
+    refused("1 branch", branches=[good])
+
+    other = MODEL.clone()
+    sampling = type(MODEL.model.model_sampling)(MODEL.model.model_config)
+    sampling.set_sigmas(MODEL.model.model_sampling.sigmas * 2)
+    other.add_object_patch("model_sampling", sampling)
+    refused("noise levels", branches=[good, guiders.BranchInput(other, POSITIVE, NEGATIVE, 3.0)])
+    other = MODEL.clone()
+    other.add_object_patch("latent_format", comfy.latent_formats.SD15())
+    refused("8 latent channels", "4", branches=[good, guiders.BranchInput(other, POSITIVE, NEGATIVE, 3.0)])
+
+    box = (0.1, 0.1, 0.5, 0.5)
+    refused("a green star", "red", layout=Layout((LayoutObject("a green star", box),), prompt=PROMPT))
+    refused("no prompt", layout=Layout((LayoutObject("a red circle", box),)))
 
 
 def check_layers_that_do_not_exist_are_named():
