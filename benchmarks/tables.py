@@ -45,6 +45,8 @@ def draw_tradeoff(document: dict, path: Path) -> None:
 
     def points(names: list[str], **style) -> None:
         chosen = [rows[name] for name in names if name in rows]
+        if not chosen:
+            return
         axes.errorbar(
             [row["realism"] for row in chosen],
             [row["accuracy"] for row in chosen],
@@ -54,12 +56,16 @@ def draw_tradeoff(document: dict, path: Path) -> None:
             **style,
         )
 
-    points(mixes, marker="o", color="#8a8f98", label="constant mixes, 0 to 1 in tenths")
+    points(mixes, marker="o", color="#8a8f98", label="constant mixes")
     points(["official"], marker="s", linestyle="", color="#c2571a", label="official settings")
     points(["lookahead"], marker="D", linestyle="", color="#1f6fb2", label="balanced, lookahead")
     points(["one_pass"], marker="*", markersize=13, linestyle="", color="#0f8a5f", label="balanced, one pass")
-    for name, text in (("text_to_image", "text-to-image alone"), ("layout_branch", "layout branch alone")):
-        axes.annotate(text, (rows[name]["realism"], rows[name]["accuracy"]), (6, 6), textcoords="offset points", size=8)
+    for name, text, side in (
+        ("text_to_image", "text-to-image alone", "left"),
+        ("layout_branch", "layout branch alone", "right"),
+    ):
+        place, away = (rows[name]["realism"], rows[name]["accuracy"]), (6 if side == "left" else -6, 14)
+        axes.annotate(text, place, away, textcoords="offset points", size=8, ha=side)
     axes.set_xlabel("distance to real scenes (Fréchet; further left is more realistic)")
     axes.set_ylabel("exact scenes, 3 and 4 objects")
     axes.set_ylim(bottom=0)
