@@ -214,7 +214,7 @@ def write(path: Path, done: dict[str, dict], scenes: list[Scene], real: np.ndarr
             row["time_ratio"] = round(row["seconds_per_image"] / baseline["seconds_per_image"], 2)
     order = {row.name: i for i, row in enumerate(rows())}
     document = {
-        "command": " ".join(["python benchmarks/shapescenes.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/shapescenes.py --prompts {len(scenes)}",  # row by row or at once
         "prompts": len(scenes),
         "options": {k: v for k, v in DEFAULTS.items() if k != "balance"} | {"balance": str(DEFAULTS["balance"])},
         "versions": {

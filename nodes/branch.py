@@ -23,11 +23,17 @@ from realcompo_core.attention import Gradient, MapReader, Objective
 from realcompo_core.errors import RealCompoError
 from realcompo_core.frozen import FrozenNetwork
 
+from .prompt_tokens import covers_picture
+
 AttentionBlock = tuple[str, int, int]
 """A cross-attention block as the host numbers them: ("input", "middle" or "output", number, transformer)."""
 
 
 USUAL_FACTOR = 4
+SKIPPED = (
+    "branch {}: another pack's wrapper did not run the model, so that no attention could be read. Take that node (a "
+    "step cache, for instance) off this branch's model"
+)
 
 
 def attention_blocks(unet: nn.Module, factor: int = 0) -> list[AttentionBlock]:
@@ -112,6 +118,8 @@ class HostBranch:
 
         options = {**self.model_options, "sampler_calc_cond_batch_function": calculate}
         denoised = self._predict(x, _timestep(x, sigma), options, self._seed)
+        if not found:
+            raise RealCompoError(SKIPPED.format(self.name))
         return denoised, found[0]
 
     @property
@@ -146,6 +154,8 @@ class HostBranch:
             with usable_weights(self._networks()), UsableTensors(), reader:
                 output = _calculate(args, self.model_options)[0].detach()
         comfy.model_management.throw_exception_if_processing_interrupted()
+        if reader.gradient is None:
+            raise RealCompoError(SKIPPED.format(self.name))
         return output, reader.gradient
 
     def _reading_options(self, reader: MapReader, wanted) -> dict:
@@ -172,7 +182,7 @@ def _acts_everywhere(cond: dict, sigma: float) -> bool:
     """Whether a conditioning is without area and mask, and in its range of timesteps."""
     start, end = cond.get("timestep_start"), cond.get("timestep_end")
     in_time = (start is None or sigma <= start) and (end is None or sigma >= end)
-    return in_time and "area" not in cond and "mask" not in cond
+    return in_time and covers_picture(cond)
 
 
 def _timestep(x: Tensor, sigma: float) -> Tensor:

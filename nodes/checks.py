@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from realcompo_core.balancer import branch_names
 from realcompo_core.errors import BranchMismatchError
 
 if TYPE_CHECKING:
@@ -15,15 +16,12 @@ SCHEDULE_TOLERANCE = 0.01  # relative; rescaled schedules of one family differ b
 
 def check_branches(branches: Sequence[BranchInput]) -> None:
     """Raises BranchMismatchError unless all branches can denoise the same latent with their conditionings."""
-    for k, branch in enumerate(branches):
-        check_conditioning(branch, name_of(k))
-    for k, branch in enumerate(branches[1:], 1):
-        _check_latents(branches[0].model, branch.model, name_of(k))
-        _check_schedules(branches[0].model, branch.model, name_of(k))
-
-
-def name_of(index: int) -> str:
-    return "fidelity branch" if index == 0 else f"spatial branch {index}"
+    names = [f"{name} branch" for name in branch_names(len(branches))]
+    for branch, name in zip(branches, names, strict=True):
+        _check_conditioning(branch, name)
+    for branch, name in zip(branches[1:], names[1:], strict=True):
+        _check_latents(branches[0].model, branch.model, name)
+        _check_schedules(branches[0].model, branch.model, name)
 
 
 def _check_latents(first: Any, other: Any, name: str) -> None:
@@ -47,7 +45,7 @@ def _check_schedules(first: Any, other: Any, name: str) -> None:
         )
 
 
-def check_conditioning(branch: BranchInput, name: str) -> None:
+def _check_conditioning(branch: BranchInput, name: str) -> None:
     """Text, GLIGEN and ControlNet of the family of the model."""
     wanted = _text_width(branch.model)
     for sign, conditioning in (("positive", branch.positive), ("negative", branch.negative)):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from realcompo_core.attention import Objective
-from realcompo_core.balancer import Balancer, BalanceSettings
+from realcompo_core.balancer import Balancer, BalanceSettings, branch_names
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout
 from realcompo_core.regions import covered_by_objects, region_maps
@@ -66,7 +66,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self.settings = settings or BalanceSettings()
         self.trace: Trace | None = None
         self._layout = layout.validate()
-        self._groups: list[TokenGroup] = prompt_groups(clip, layout, include_adjectives, branches[0].positive)
+        self._groups: list[TokenGroup] = prompt_groups(clip, layout, include_adjectives, [b.positive for b in branches])
         self._blocks = [attention_blocks(model.model.diffusion_model, layers) for model in models]
         self._balancer: Balancer | None = None
 
@@ -79,7 +79,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         try:
             return super().sample(noise, latent_image, opening, sigmas, denoise_mask, callback, disable_pbar, seed)
         finally:
-            self._balancer = None
+            self._balancer, self._branches = None, []
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:  # noqa: B006
         sigma = float(timestep[0])
@@ -93,15 +93,13 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         if self._groups:
             regions = partial(region_maps, self._layout, [group.objects for group in self._groups])
             objective = Objective([[group.tokens for group in self._groups]], [regions])
-        names = [
-            "fidelity",
-            *(f"spatial {k}" if len(self._others) > 1 else "spatial" for k in range(1, len(model_options))),
-        ]
+        names = branch_names(len(model_options))
+        guiders = (self, *self._others)
         predictors = [super().predict_noise, *(guider.outer_predict_noise for guider in self._others)]
         self._branches = [
             HostBranch(name, guider, predict, options, seed, objective, blocks)
             for name, guider, predict, options, blocks in zip(
-                names, (self, *self._others), predictors, model_options, self._blocks, strict=True
+                names, guiders, predictors, model_options, self._blocks, strict=True
             )
         ]
         count = len(latent.noise)
@@ -110,10 +108,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
         self._balancer = Balancer(self._branches, self._sigmas, seeds, objects, self.settings)
         self.trace = self._balancer.trace
-        self.trace.phrases = [[self._phrase(group) for group in self._groups]] * count
-
-    def _phrase(self, group: TokenGroup) -> str:
-        return ", ".join(dict.fromkeys(self._layout.objects[i].phrase for i in group.objects))
+        layout = self._layout
+        self.trace.phrases = [[layout.objects[g.objects[0]].phrase for g in self._groups]] * count
 
     def _step(self, x: Tensor, sigma: float) -> Step:
         """Euler's step to the schedule's next level, whatever the sampler: where it lands is what matters for the maps.

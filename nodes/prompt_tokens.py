@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from realcompo_core.balancer import branch_names
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout
 from realcompo_core.tokens import TokenGroup, phrase_indices, token_groups
@@ -12,26 +14,31 @@ from realcompo_core.tokens import TokenGroup, phrase_indices, token_groups
 END_OF_WORD = "</w>"
 
 
-def prompt_groups(
-    clip: Any, layout: Layout, include_adjectives: bool, positive: list | None = None
-) -> list[TokenGroup]:
+def prompt_groups(clip: Any, layout: Layout, include_adjectives: bool, positives: Sequence[list]) -> list[TokenGroup]:
     """The objects' token groups in the conditioning that `clip` makes of the layout's prompt.
 
-    Raises PhraseNotInPromptError for a phrase that is not in it, and RealCompoError where `positive`, the conditioning
-    that the maps will be read from, cannot be of that prompt.
+    Raises PhraseNotInPromptError for a phrase that is not in it, and RealCompoError where one of `positives`, each
+    branch's, has a conditioning that maps will be read from and that cannot be of that prompt.
     """
     if not layout.objects:
         return []
     if not layout.prompt:
         raise RealCompoError("the layout has no prompt, so that its phrases cannot be found in it: give it one")
     pieces, length = prompt_pieces(clip, layout.prompt)
-    if positive and positive[0][0] is not None and positive[0][0].shape[1] != length:
-        raise RealCompoError(
-            f"the first positive conditioning has {positive[0][0].shape[1]} tokens, the layout's prompt {length} "
-            f"({layout.prompt!r}): encode that very prompt, and put it first where conditionings are combined"
-        )
+    for name, positive in zip(branch_names(len(positives)), positives, strict=True):
+        for tensor, options in positive:
+            if tensor is not None and covers_picture(options) and tensor.shape[1] != length:
+                raise RealCompoError(
+                    f"{name} branch: a positive conditioning of the whole picture has {tensor.shape[1]} tokens, the "
+                    f"layout's prompt {length} ({layout.prompt!r}): encode that very prompt"
+                )
     phrases = [item.phrase for item in layout.objects]
     return token_groups(phrase_indices(pieces, phrases, include_adjectives=include_adjectives))
+
+
+def covers_picture(options: dict) -> bool:
+    """Whether a conditioning with these options acts on the whole picture, so that its attention can be read."""
+    return "area" not in options and "mask" not in options
 
 
 def prompt_pieces(clip: Any, prompt: str) -> tuple[list[tuple[str, list[int]]], int]:

@@ -34,6 +34,15 @@ class NodeSettings:
     include_adjectives: bool = False
 
 
+def share_input(name: str, default: float, tooltip: str, **settings) -> io.Input:
+    """A widget from 0 to 1."""
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.05, tooltip=tooltip, **settings)
+
+
+def cfg_input(tooltip: str) -> io.Input:
+    return io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip)
+
+
 class Branch(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -47,15 +56,7 @@ class Branch(io.ComfyNode):
                 ),
                 io.Conditioning.Input("positive", tooltip="The layout's prompt, encoded by this model's CLIP."),
                 io.Conditioning.Input("negative", tooltip="What to avoid, encoded by this model's CLIP."),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="This branch's own classifier-free guidance; 1 turns it off.",
-                ),
+                cfg_input("This branch's own classifier-free guidance; 1 turns it off."),
                 BranchType.Input(
                     "branches",
                     optional=True,
@@ -84,32 +85,23 @@ class BalanceSettingsNode(io.ComfyNode):
                     options=["one_pass", "lookahead", "fixed"],
                     default=best.mode,
                     tooltip="one_pass reads attention in the passes that a step needs anyway; lookahead (the paper) "
-                    "reads it one step ahead, slower; fixed mixes with a constant weight.",
+                    "reads it one step ahead: slower, and more exact; fixed mixes with a constant weight.",
                 ),
-                io.Float.Input(
+                share_input(
                     "spatial_weight",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="With mode fixed: the weight of the spatial branches together. Otherwise unused.",
+                    0.5,
+                    "With mode fixed: the weight of the spatial branches together. Otherwise unused.",
                 ),
-                io.Float.Input(
+                share_input(
                     "t0",
-                    default=best.t0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Share of the steps, from the start, that the spatial branches make alone (paper: 0.4; "
+                    best.t0,
+                    "Share of the steps, from the start, that the spatial branches make alone (paper: 0.4; "
                     "0 for stylised checkpoints).",
                 ),
-                io.Float.Input(
+                share_input(
                     "t1",
-                    default=best.t1,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Share of the steps after which the fidelity branch finishes alone; 1 balances to the end.",
+                    best.t1,
+                    "Share of the steps after which the fidelity branch finishes alone; 1 balances to the end.",
                 ),
                 io.Combo.Input(
                     "rule",
@@ -144,14 +136,11 @@ class BalanceSettingsNode(io.ComfyNode):
                     extra_dict=ADVANCED,
                     tooltip="Coefficients move at every n-th step: a higher number is faster.",
                 ),
-                io.Float.Input(
+                share_input(
                     "update_until",
-                    default=best.update_until,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
+                    best.update_until,
+                    "Coefficients move in this first share of the steps.",
                     extra_dict=ADVANCED,
-                    tooltip="Coefficients move in this first share of the steps.",
                 ),
                 io.Int.Input(
                     "layers",
@@ -233,15 +222,7 @@ class DualUNetBalancerSampler(io.ComfyNode):
                     tooltip="Seed of the noise.",
                 ),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Sampling steps."),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Guidance of both branches; use Branch nodes to set them apart.",
-                ),
+                cfg_input("Guidance of both branches; use Branch nodes to set them apart."),
                 io.Combo.Input(
                     "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="Any sampler of the host."
                 ),

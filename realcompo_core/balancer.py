@@ -24,6 +24,11 @@ COEFFICIENT_SEED = 0xC0EFF
 START_ON_OBJECTS, START_ELSEWHERE = 1.0, -0.5  # a spatial branch's coefficient at the start; the fidelity branch's is 0
 
 
+def branch_names(count: int) -> list[str]:
+    """What the branches are called in traces, reports and messages."""
+    return ["fidelity", *("spatial" if count == 2 else f"spatial {k}" for k in range(1, count))]
+
+
 class Branch(Protocol):
     """One diffusion model with its conditioning. D is guided: classifier-free guidance is the branch's own."""
 
@@ -153,13 +158,15 @@ class Balancer:
         due = index % self.settings.update_every == 0 and progress < self.settings.update_until
         updates = due and index > self._updated_at
         balance = self._one_pass if self.settings.mode == "one_pass" else self._lookahead
-        D, gradients = balance(x, sigma, step, index, progress, updates)
+        D, gradients = balance(x, sigma, step, progress, updates)
+        if gradients:
+            self._updated_at = index
         w = self._weights()
         self._previous = (w, D, step.gain)
         self._record(index, sigma, w, self._c, gradients)
         return mix(w, D)
 
-    def _one_pass(self, x, sigma, step, index, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
+    def _one_pass(self, x, sigma, step, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
         """x depends on the previous mixing through the previous step, so that ∂L/∂x here tells how to move c."""
         if not updates or self._previous is None:
             return torch.stack([branch.denoise(x, sigma) for branch in self.branches], 1), {}
@@ -171,10 +178,9 @@ class Balancer:
                 D_k = branch.denoise(x, sigma)
             estimates.append(D_k)
         self._update(gradients, *self._previous, progress)
-        self._updated_at = index
         return torch.stack(estimates, 1), gradients
 
-    def _lookahead(self, x, sigma, step, index, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
+    def _lookahead(self, x, sigma, step, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
         """The paper: a tentative step, the maps there, and c is moved before the real step."""
         D = torch.stack([branch.denoise(x, sigma) for branch in self.branches], 1)
         if not updates or step.sigma_next == 0:
@@ -183,7 +189,6 @@ class Balancer:
         ahead = step(mix(w, D))
         gradients = {k: self.branches[k].gradient(ahead, step.sigma_next) for k in self._sources()}
         self._update(gradients, w, D, step.gain, progress)
-        self._updated_at = index
         return D, gradients
 
     def _update(self, gradients: dict[int, Gradient], w: Tensor, D: Tensor, beta, progress: float) -> None:
@@ -200,12 +205,12 @@ class Balancer:
 
     def _initial_coefficients(self, x: Tensor) -> Tensor:
         shape = (len(self.branches), *x.shape[-2:])
-        if self.settings.initial != "random":
-            c = x.new_zeros(len(x), *shape)
-            if self.settings.initial == "layout":
-                start = START_ELSEWHERE + (START_ON_OBJECTS - START_ELSEWHERE) * self._objects.to(x)
-                c[:, [k for k in range(len(self.branches)) if k != FIDELITY]] = start[:, None]
-            return c
+        if self.settings.initial == "zero":
+            return x.new_zeros(len(x), *shape)
+        if self.settings.initial == "layout":
+            start = START_ELSEWHERE + (START_ON_OBJECTS - START_ELSEWHERE) * self._objects.to(x)
+            spatial = 1 - torch.eye(len(self.branches))[FIDELITY].to(x)
+            return start[:, None] * spatial[:, None, None]
         # The latent's noise comes from these very seeds: the coefficients must not repeat it.
         generators = [torch.Generator().manual_seed(seed ^ COEFFICIENT_SEED) for seed in self._seeds]
         drawn = [torch.randn(shape, generator=generator) for generator in generators]

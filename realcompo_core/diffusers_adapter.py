@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import Gradient, MapReader, Objective
-from .balancer import Balancer, BalanceSettings
+from .balancer import Balancer, BalanceSettings, branch_names
 from .errors import BranchMismatchError, Cancelled, RealCompoError
 from .layout import MAX_OBJECTS, Layout
 from .providers import LayoutProvider, get_provider
@@ -309,6 +309,7 @@ class RealCompoPipeline:
             raise RealCompoError(
                 f"guidance_scale is {guidance}: give one, or one for each of the {len(self.pipelines)} branches"
             )
+        names = branch_names(len(self.pipelines))
         branches = [
             build_branch(
                 pipeline,
@@ -321,7 +322,7 @@ class RealCompoPipeline:
                 layers=layers,
                 include_adjectives=include_adjectives,
                 grounded_above=sigmas[int(beta * steps)],
-                name="fidelity" if k == 0 else "spatial" if len(self.pipelines) == 2 else f"spatial {k}",
+                name=names[k],
             )
             for k, (pipeline, schedule) in enumerate(zip(self.pipelines, self.schedules, strict=True))
         ]

@@ -48,11 +48,9 @@ def region_maps(layout: Layout, groups: Sequence[Sequence[int]], height: int, wi
 
 def covered_by_objects(layout: Layout, height: int, width: int) -> Tensor:
     """(height, width) float32 in 0..1: all of the layout's objects joined; zeros without objects."""
-    return (
-        region_maps(layout, [range(len(layout.objects))], height, width)[0]
-        if layout.objects
-        else torch.zeros(height, width)
-    )
+    if not layout.objects:
+        return torch.zeros(height, width)
+    return region_maps(layout, [range(len(layout.objects))], height, width)[0]
 
 
 def _pixels(n: int) -> Tensor:

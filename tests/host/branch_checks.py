@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import os
 import sys
-from pathlib import Path
 
 sys.argv = ["main.py", "--cpu"]
 sys.path.insert(0, os.getcwd())
@@ -26,20 +25,12 @@ import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 from comfy.cldm.cldm import ControlNet as ControlNetwork  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+from pack import load_nodes  # noqa: E402
+
 PROMPT = "a red circle to the left of a blue square"
 
 
-def load_pack():
-    spec = importlib.util.spec_from_file_location(
-        "realcompo_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    pack = sys.modules["realcompo_pack"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pack)
-    asyncio.run(pack.comfy_entrypoint())
-
-
-load_pack()
+asyncio.run(load_nodes())
 branch = importlib.import_module("realcompo_pack.nodes.branch")
 guiders = importlib.import_module("realcompo_pack.nodes.guider")
 shapes = importlib.import_module("realcompo_pack.nodes.shapescenes_host")
@@ -229,7 +220,7 @@ def refused(*words, branches=None, layout=LAYOUT):
 def check_what_does_not_fit_is_refused_before_sampling():
     good = guiders.BranchInput(MODEL, POSITIVE, NEGATIVE, 3.0)
     wide = [[torch.zeros(1, 32, 768), {}]]
-    refused("spatial branch 1", "128", "768", branches=[good, guiders.BranchInput(MODEL, wide, NEGATIVE, 3.0)])
+    refused("spatial branch", "128", "768", branches=[good, guiders.BranchInput(MODEL, wide, NEGATIVE, 3.0)])
     longer = [[torch.zeros(1, 64, 128), {}]]
     refused("64 tokens", "32", branches=[guiders.BranchInput(MODEL, longer, NEGATIVE, 3.0), good])
     refused("1 branch", branches=[good])

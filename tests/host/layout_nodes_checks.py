@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import inspect
 import json
 import os
@@ -12,7 +11,6 @@ import threading
 import time
 import traceback
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -29,8 +27,8 @@ import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
 import utils.extra_config  # noqa: E402, F401  before the host's `nodes` lets comfy/utils.py hide it
 from comfy_execution.graph_utils import ExecutionBlocker  # noqa: E402
+from pack import ROOT, load_nodes  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 PROMPT = "a red circle to the left of a blue square"
 REPLY = (
     '[{"phrase": "a red circle", "box": [0.125, 0.25, 0.5, 0.75]}, {"phrase": "a blue square", "box": [0.5, 0, 1, 1]}]'
@@ -38,21 +36,7 @@ REPLY = (
 SIZE = {"width": 256, "height": 128}
 
 
-def load_nodes() -> dict:
-    """The pack's nodes by id, loaded as the host loads a folder of custom nodes."""
-    spec = importlib.util.spec_from_file_location(
-        "realcompo_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    pack = sys.modules["realcompo_pack"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pack)
-
-    async def collect():
-        return await (await pack.comfy_entrypoint()).get_node_list()
-
-    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(collect())}
-
-
-NODES = load_nodes()
+NODES = asyncio.run(load_nodes())
 
 from realcompo_core.errors import Cancelled  # noqa: E402  importable once the pack is loaded
 from realcompo_core.providers.text import parse_reply  # noqa: E402

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import sys
 import traceback
-from pathlib import Path
 
 REFERENCE = sys.argv[1]
 sys.argv = ["main.py", "--cpu"]
@@ -26,26 +24,13 @@ from node_helpers import conditioning_set_values as set_values  # noqa: E402
 
 import nodes as host  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+from pack import ROOT, load_nodes  # noqa: E402
+
 SIDE = 16  # cells
 
 
-def load_node():
-    """The node, loaded as the host loads a folder of custom nodes."""
-    spec = importlib.util.spec_from_file_location(
-        "realcompo_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    pack = sys.modules["realcompo_pack"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pack)
-
-    async def collect():
-        return await (await pack.comfy_entrypoint()).get_node_list()
-
-    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(collect())}["RealCompoShapeScenesLoader"]
-
-
 torch.set_num_threads(1)
-NODE = load_node()
+NODE = asyncio.run(load_nodes())["RealCompoShapeScenesLoader"]
 with torch.inference_mode():  # as the host runs nodes
     MODEL, GLIGEN, CLIP, VAE, LATENT = NODE.execute(width=128, height=128, batch_size=1).args
 UNET = MODEL.model.diffusion_model
