@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -34,6 +35,9 @@ SKIPPED = (
     "branch {}: another pack's wrapper did not run the model, so that no attention could be read. Take that node (a "
     "step cache, for instance) off this branch's model"
 )
+
+
+SEES_PASSES = {"sampler_calc_cond_batch_function", "model_function_wrapper", "multigpu_clones"}
 
 
 def attention_blocks(unet: nn.Module, factor: int = 0) -> list[AttentionBlock]:
@@ -90,9 +94,13 @@ class HostBranch:
         self.model_options = model_options
         self._guider, self._predict, self._seed = guider, predict, seed
         self._objective, self._blocks = objective, list(blocks)
+        self._joined: JoinedPasses | None = None
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        return self._predict(x, _timestep(x, sigma), self.model_options, self._seed)
+        options = self.model_options
+        if self._joined is not None:
+            options = {**options, "sampler_calc_cond_batch_function": self._calculate}
+        return self._predict(x, _timestep(x, sigma), options, self._seed)
 
     def gradient(self, x: Tensor, sigma: float) -> Gradient:
         def run(x: Tensor) -> Gradient:
@@ -114,13 +122,28 @@ class HostBranch:
             if negative is None:
                 return [conditional, torch.zeros_like(conditional)]
             rest = {**args, "conds": [None, negative]}  # at its place: other packs ask which of the two it is
-            return [conditional, _calculate(rest, self.model_options)[1]]
+            return [conditional, self._calculate(rest)[1]]
 
         options = {**self.model_options, "sampler_calc_cond_batch_function": calculate}
         denoised = self._predict(x, _timestep(x, sigma), options, self._seed)
         if not found:
             raise RealCompoError(SKIPPED.format(self.name))
         return denoised, found[0]
+
+    def conditionings(self, positive: bool) -> list:
+        """Those that a guided prediction needs: positive (None unless asked for) and negative (None at CFG 1)."""
+        conds = self._guider.conds
+        return [
+            conds["positive"] if positive else None,
+            None if math.isclose(self._guider.cfg, 1.0) else conds["negative"],
+        ]
+
+    def is_plain(self) -> bool:
+        """Whether no patch or wrapper of another pack sees the passes: it may ask which of two conditionings is run."""
+        transformer = self.model_options.get("transformer_options", {})
+        wrapped = any(found for kind in transformer.get("wrappers", {}).values() for found in kind.values())
+        patched = any(transformer.get(key) for key in ("patches", "patches_replace", "optimized_attention_override"))
+        return not (wrapped or patched or self.model_options.keys() & SEES_PASSES)
 
     @property
     def _unet(self) -> nn.Module:
@@ -152,11 +175,19 @@ class HostBranch:
                 "model_options": self._reading_options(reader, wanted),
             }
             with usable_weights(self._networks()), UsableTensors(), reader:
-                output = _calculate(args, self.model_options)[0].detach()
+                output = self._calculate_alone(args)[0].detach()
         comfy.model_management.throw_exception_if_processing_interrupted()
         if reader.gradient is None:
             raise RealCompoError(SKIPPED.format(self.name))
         return output, reader.gradient
+
+    def _calculate(self, args: dict) -> list[Tensor]:
+        """The host's step from conditionings to predictions, with those of other branches on the model if it may be."""
+        return self._calculate_alone(args) if self._joined is None else self._joined.calculate(self, args)
+
+    def _calculate_alone(self, args: dict) -> list[Tensor]:
+        other = self.model_options.get("sampler_calc_cond_batch_function")
+        return calculate(args) if other is None else other(args)
 
     def _reading_options(self, reader: MapReader, wanted) -> dict:
         """The branch's options with a reading patch on each block, around whatever patch is already there."""
@@ -178,6 +209,47 @@ class HostBranch:
         return options
 
 
+class JoinedPasses:
+    """Branches on one model at one x: all their conditionings go to the host at once, which batches what it can."""
+
+    def __init__(self, branches: Sequence[HostBranch], reading: Sequence[HostBranch]):
+        self._conds = {branch: branch.conditionings(branch not in reading) for branch in branches}
+        self._found: dict[HostBranch, list[Tensor]] = {}
+
+    def calculate(self, branch: HostBranch, args: dict) -> list[Tensor]:
+        """What the host would give for `args` of this branch; computed with the others' when the first one asks."""
+        if not self._found:
+            self._conds[branch] = args["conds"]
+            outputs = calculate({**args, "conds": [cond for conds in self._conds.values() for cond in conds]})
+            self._found = dict(zip(self._conds, zip(outputs[::2], outputs[1::2], strict=True), strict=True))
+        return list(self._found[branch])
+
+
+@contextmanager
+def joined_passes(branches: Sequence[HostBranch], reading: Sequence[HostBranch]) -> Iterator[None]:
+    """Inside, these branches are run at one x, those in `reading` with gradient of their positive conditionings."""
+    groups: dict[int, list[HostBranch]] = {}
+    for branch in branches:
+        if branch.is_plain():
+            groups.setdefault(id(branch._unet), []).append(branch)
+    try:
+        for group in groups.values():
+            if len(group) > 1:
+                joined = JoinedPasses(group, reading)
+                for branch in group:
+                    branch._joined = joined
+        yield
+    finally:
+        for branch in branches:
+            branch._joined = None
+
+
+def calculate(args: dict) -> list[Tensor]:
+    return comfy.samplers.calc_cond_batch(
+        args["model"], args["conds"], args["input"], args["sigma"], args["model_options"]
+    )
+
+
 def _acts_everywhere(cond: dict, sigma: float) -> bool:
     """Whether a conditioning is without area and mask, and in its range of timesteps."""
     start, end = cond.get("timestep_start"), cond.get("timestep_end")
@@ -187,16 +259,6 @@ def _acts_everywhere(cond: dict, sigma: float) -> bool:
 
 def _timestep(x: Tensor, sigma: float) -> Tensor:
     return torch.full((len(x),), sigma, device=x.device)
-
-
-def _calculate(args: dict, model_options: dict) -> list[Tensor]:
-    """The host's step from conditionings to predictions, by another pack's function if one is set."""
-    other = model_options.get("sampler_calc_cond_batch_function")
-    if other is not None:
-        return other(args)
-    return comfy.samplers.calc_cond_batch(
-        args["model"], args["conds"], args["input"], args["sigma"], args["model_options"]
-    )
 
 
 def _read_attention(reader: MapReader, wanted, other: Callable | None, q: Tensor, k: Tensor, v: Tensor, options: dict):

@@ -23,7 +23,7 @@ from realcompo_core.samplers import Step
 from realcompo_core.tokens import TokenGroup
 from realcompo_core.trace import Trace
 
-from .branch import HostBranch, attention_blocks
+from .branch import HostBranch, attention_blocks, joined_passes
 from .checks import check_branches
 from .prompt_tokens import prompt_groups
 
@@ -106,7 +106,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         objects = covered_by_objects(self._layout, *size).expand(count, *size)
         self._sigmas, self._latent = sigmas.tolist(), latent
         seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
-        self._balancer = Balancer(self._branches, self._sigmas, seeds, objects, self.settings)
+        self._balancer = Balancer(self._branches, self._sigmas, seeds, objects, self.settings, joined_passes)
         self.trace = self._balancer.trace
         layout = self._layout
         self.trace.phrases = [[layout.objects[g.objects[0]].phrase for g in self._groups]] * count

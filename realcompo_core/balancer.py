@@ -7,6 +7,7 @@ w weights, D denoised estimates, g gradient of the loss in x, β the gain of D i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -121,7 +122,8 @@ class Balancer:
 
     `sigmas` is the schedule that will be sampled. `seeds` has one seed an item of the batch, for random coefficients.
     `objects`, (B, h, w) in the latent's size, is the share of each pixel that objects cover. An item without any has
-    nothing to balance: the fidelity branch works alone there.
+    nothing to balance: the fidelity branch works alone there. `together(branches, reading)` makes a context in which
+    these branches are run at one x, those in `reading` with gradient: a host may join their passes in it.
     """
 
     def __init__(
@@ -131,8 +133,9 @@ class Balancer:
         seeds: Sequence[int],
         objects: Tensor,
         settings: BalanceSettings | None = None,
+        together: Callable[[Sequence[Branch], Sequence[Branch]], AbstractContextManager] = lambda *_: nullcontext(),
     ):
-        self.branches, self.settings = tuple(branches), settings or BalanceSettings()
+        self.branches, self.settings, self._together = tuple(branches), settings or BalanceSettings(), together
         self.trace = Trace(tuple(branch.name for branch in branches))
         self._sigmas, self._seeds, self._objects = list(sigmas), list(seeds), objects
         self._empty = [b for b, covered in enumerate(objects) if not covered.any()]
@@ -169,20 +172,14 @@ class Balancer:
     def _one_pass(self, x, sigma, step, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
         """x depends on the previous mixing through the previous step, so that ∂L/∂x here tells how to move c."""
         if not updates or self._previous is None:
-            return torch.stack([branch.denoise(x, sigma) for branch in self.branches], 1), {}
-        estimates, gradients = [], {}
-        for k, branch in enumerate(self.branches):
-            if k in self._sources():
-                D_k, gradients[k] = branch.denoise_with_gradient(x, sigma)
-            else:
-                D_k = branch.denoise(x, sigma)
-            estimates.append(D_k)
+            return self._denoise_all(x, sigma)
+        D, gradients = self._denoise_all(x, sigma, self._sources())
         self._update(gradients, *self._previous, progress)
-        return torch.stack(estimates, 1), gradients
+        return D, gradients
 
     def _lookahead(self, x, sigma, step, progress, updates) -> tuple[Tensor, dict[int, Gradient]]:
         """The paper: a tentative step, the maps there, and c is moved before the real step."""
-        D = torch.stack([branch.denoise(x, sigma) for branch in self.branches], 1)
+        D, _ = self._denoise_all(x, sigma)
         if not updates or step.sigma_next == 0:
             return D, {}
         w = self._weights()
@@ -190,6 +187,18 @@ class Balancer:
         gradients = {k: self.branches[k].gradient(ahead, step.sigma_next) for k in self._sources()}
         self._update(gradients, w, D, step.gain, progress)
         return D, gradients
+
+    def _denoise_all(self, x, sigma, sources: tuple[int, ...] = ()) -> tuple[Tensor, dict[int, Gradient]]:
+        """D (B, K, C, h, w) of all branches, and the gradients of those in `sources`."""
+        estimates, gradients = [], {}
+        with self._together(self.branches, [self.branches[k] for k in sources]):
+            for k, branch in enumerate(self.branches):
+                if k in sources:
+                    D_k, gradients[k] = branch.denoise_with_gradient(x, sigma)
+                else:
+                    D_k = branch.denoise(x, sigma)
+                estimates.append(D_k)
+        return torch.stack(estimates, 1), gradients
 
     def _update(self, gradients: dict[int, Gradient], w: Tensor, D: Tensor, beta, progress: float) -> None:
         g = sum(gradient.g for gradient in gradients.values())
@@ -248,8 +257,9 @@ class Balancer:
 
     def _denoise_weighted(self, x: Tensor, sigma: float, weights: Tensor) -> Tensor:
         """Σ_k w_k ⊙ D_k, running only the branches that have any weight."""
-        used = [k for k in range(len(self.branches)) if weights[:, k].any()]
-        return sum(weights[:, k, None] * self.branches[k].denoise(x, sigma) for k in used)
+        used = {k: branch for k, branch in enumerate(self.branches) if weights[:, k].any()}
+        with self._together(list(used.values()), ()):
+            return sum(weights[:, k, None] * branch.denoise(x, sigma) for k, branch in used.items())
 
     def _record(self, index, sigma, w, c=None, gradients: dict[int, Gradient] | None = None) -> None:
         step = TraceStep(index, sigma, w.detach().cpu(), None if c is None else c.cpu())

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def python(code, *paths, cwd):
     """Run `code` with `paths` first on sys.path, out of reach of this repository unless it is among them."""
     lines = ["import sys", *(f"sys.path.insert({i}, {str(path)!r})" for i, path in enumerate(paths)), code]
-    done = subprocess.run([sys.executable, "-P", "-c", "\n".join(lines)], cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-c", "\n".join(lines)], cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -180,6 +180,35 @@ def check_short_memory_falls_back_to_the_same_picture():
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
+def rows_of_passes(**settings):
+    """The latents of a run, and how many samples each pass through the network had."""
+    rows = []
+    hook = UNET.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    try:
+        return sampled(**settings), rows
+    finally:
+        hook.remove()
+
+
+def check_clones_run_as_one_batch():
+    """Positive and negative of both branches together where nothing is differentiated, both negatives elsewhere."""
+    joined, rows = rows_of_passes(batch=1, t1=1.0)
+    assert rows == [4, 1, 2, 1, 1, 2, 1], rows
+    _, rows = rows_of_passes(batch=1, mode="lookahead", t1=1.0)
+    assert rows == [4, 1, 1, 4, 1, 1, 4], rows
+    _, rows = rows_of_passes(batch=1, mode="one_pass", t1=0.0)
+    assert rows == [2, 2, 2], rows
+
+    def passed(apply, args):
+        return apply(args["input"], args["timestep"], **args["c"])
+
+    wrapped = MODEL.clone()
+    wrapped.set_model_unet_function_wrapper(passed)
+    alone, rows = rows_of_passes(model=wrapped, batch=1, t1=1.0)
+    assert rows == [2, 2, 1, 1, 1, 1, 1, 1, 1, 1], rows
+    torch.testing.assert_close(joined, alone, rtol=1e-4, atol=1e-4)
+
+
 def check_controlnet_on_a_branch():
     """The host adds its output in place to what autograd has kept."""
     config = {k: v for k, v in shapes.UNET_CONFIG.items() if k not in ("out_channels", "transformer_depth_output")}
