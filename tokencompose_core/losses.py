@@ -85,6 +85,24 @@ def grounding_losses(
     return GroundingLosses(token, pixel)
 
 
+@torch.no_grad()
+def attention_share(maps: Mapping[str, Tensor], targets: Targets) -> tuple[Tensor, float]:
+    """How much of the noun tokens' attention falls inside their masks: the sum of the items' means, and their number.
+
+    A metric: heads are averaged first, then layers, tokens and nouns.
+    """
+    shares = []
+    for layer in maps.values():
+        masks = layer_masks(targets.masks, layer.shape[-2:])
+        members = targets.members * masks.any(-1).any(-1)[..., None]
+        inside = (members * _share_inside(layer.float().mean(1, keepdim=True), masks)[:, 0]).sum((-2, -1))
+        shares.append(_ratio(inside, members.sum((-2, -1))))
+    if not shares:
+        return targets.members.new_zeros(()), 0.0
+    grounded = targets.members.any(-1).any(-1)
+    return (sum(shares) / len(shares))[grounded].sum(), float(grounded.sum())
+
+
 def layer_masks(masks: Tensor, size: tuple[int, int], convention: Convention = "official") -> Tensor:
     """(B, N, H, W) masks at a layer's `size`: bilinear, not antialiased; then above 0 (official) or at least half."""
     small = F.interpolate(masks.float(), size, mode="bilinear")

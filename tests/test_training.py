@@ -1,0 +1,214 @@
+"""The training loop on a tiny pipeline: what one step computes, exact resume, interruption, checkpoints."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from realcompo_core.errors import RealCompoError
+from tokencompose_core.checkpoints import Checkpoints
+from tokencompose_core.diffusers_model import DiffusersModel
+from tokencompose_core.losses import grounding_losses, targets
+from tokencompose_core.order import EpochOrder
+from tokencompose_core.recording import MapRecorder
+from tokencompose_core.training import TrainSettings, rate_factor, sample_generator, train
+
+SETTINGS = TrainSettings(
+    steps=6, batch_size=2, accumulation=2, learning_rate=1e-3, token_weight=0.1, pixel_weight=0.05, checkpoint_every=2
+)
+
+
+def example(i):
+    generator = torch.Generator().manual_seed(i)
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 8:40, 4:30] = masks[1, 20:60, 30 : 50 + i] = True
+    image = torch.rand(3, 64, 64, generator=generator) * 2 - 1
+    return {"image": image, "caption": "a red circle and a blue square", "tokens": [[3], [7]], "masks": masks}
+
+
+EXAMPLES = [example(i) for i in range(5)]
+
+
+def batches(settings=SETTINGS, rank=0, processes=1):
+    order = EpochOrder(len(EXAMPLES), settings.seed, rank, processes)
+    return lambda first: ([EXAMPLES[i] for i in part] for part in order.batches(settings.batch_size, first))
+
+
+@pytest.fixture
+def model(tiny_pipelines):
+    pipeline = copy.copy(tiny_pipelines.fidelity)
+    pipeline.unet = copy.deepcopy(pipeline.unet)
+    pipeline.unet.requires_grad_(True)
+    return DiffusersModel(pipeline, checkpointing=False)
+
+
+def run(model, settings=SETTINGS, **options):
+    """The reports of a run and the trained weights."""
+    reports = []
+    done = train(model, batches(settings), settings, report=reports.append, **options)
+    assert done == (reports[-1].step if reports else done)
+    return reports, {name: p.detach().clone() for name, p in model.network.named_parameters()}
+
+
+def test_one_step_is_equation_7_by_hand(model):
+    """Noise, loss and AdamW step written out without the loop."""
+    settings = replace(SETTINGS, steps=1, batch_size=2, accumulation=1, max_grad_norm=1e9)
+    own = copy.deepcopy(model)
+    reports, trained = run(model, settings)
+    chosen = [EXAMPLES[i] for i in EpochOrder(5, 0).batch(0, 2)]
+    generators = [sample_generator(0, b) for b in range(2)]
+    [torch.rand((), generator=g) for g in generators]
+    images = torch.stack([e["image"] for e in chosen])
+    latents = own.encode(images, generators)
+    noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators])
+    t = torch.cat([torch.randint(1000, (1,), generator=g) for g in generators])
+    noisy = own.pipeline.scheduler.add_noise(latents, noise, t)
+    text = own.embed([e["caption"] for e in chosen], (64, 64))
+    wanted = targets([e["tokens"] for e in chosen], [e["masks"] for e in chosen])
+    optimizer = torch.optim.AdamW(own.network.parameters(), lr=settings.learning_rate)
+    with MapRecorder(own.layers).recording(wanted.columns, tuple(latents.shape[-2:])) as maps:
+        ldm = torch.nn.functional.mse_loss(own.network(noisy, t, **text).sample, noise)
+        grounding = grounding_losses(maps, wanted)
+        loss = ldm + 0.1 * grounding.token.mean() + 0.05 * grounding.pixel.mean()
+        loss.backward()
+    optimizer.step()
+    assert reports[0].losses["total"] == pytest.approx(loss.item(), rel=1e-5)
+    assert reports[0].losses["ldm"] == pytest.approx(ldm.item(), rel=1e-5)
+    for name, p in own.network.named_parameters():
+        torch.testing.assert_close(trained[name], p.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_and_batch_size_share_one_gradient(model):
+    """Two batches of one are one batch of two."""
+    other = copy.deepcopy(model)
+    settings = replace(SETTINGS, steps=3)
+    wide, a = run(model, replace(settings, batch_size=4, accumulation=1))
+    narrow, b = run(other, replace(settings, batch_size=1, accumulation=4))
+    for one, two in zip(wide, narrow, strict=True):
+        assert one.losses == pytest.approx(two.losses, rel=1e-4)
+        assert one.gradient_norm == pytest.approx(two.gradient_norm, rel=1e-3)
+
+
+def test_gradient_checkpointing_changes_nothing(model):
+    other = copy.deepcopy(model)
+    other.network.enable_gradient_checkpointing()
+    settings = replace(SETTINGS, steps=2)
+    plain, a = run(model, settings)
+    recomputed, b = run(other, settings)
+    for one, two in zip(plain, recomputed, strict=True):
+        assert one.losses == pytest.approx(two.losses, rel=1e-5)
+    assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("stopped_after", [2, 3])
+def test_resume_is_exact(model, tmp_path, ema, stopped_after):
+    """Curve and weights of a run that was stopped, in a new process as it were, are those of one that was not."""
+    settings = replace(SETTINGS, ema=ema, schedule="cosine", warmup=2, caption_dropout=0.3)
+    first, again = copy.deepcopy(model), copy.deepcopy(model)
+    whole, expected = run(model, settings)
+    reports = []
+    stop = lambda: len(reports) == stopped_after  # noqa: E731
+    train(first, batches(settings), settings, Checkpoints(tmp_path), report=reports.append, stop=stop)
+    assert len(reports) == stopped_after
+    rest, found = run(again, settings, checkpoints=Checkpoints(tmp_path))
+    assert [*reports, *rest] == whole
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_resume_goes_on_from_an_older_checkpoint_after_a_crash(model, tmp_path):
+    """Killed between two checkpoints: the steps since the last one are made again, the same."""
+    again = copy.deepcopy(model)
+
+    def crash(report):
+        if report.step == 5:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(model, batches(), SETTINGS, Checkpoints(tmp_path), report=crash)
+    reports, _ = run(again, checkpoints=Checkpoints(tmp_path))
+    assert [r.step for r in reports] == [5, 6]
+
+
+def test_other_settings_or_data_are_not_resumed(model, tmp_path):
+    settings = replace(SETTINGS, steps=2)
+    run(model, settings, checkpoints=Checkpoints(tmp_path, fingerprint="a"))
+    with pytest.raises(RealCompoError, match="learning_rate 0.001 there, 0.5 now"):
+        run(model, replace(settings, learning_rate=0.5), checkpoints=Checkpoints(tmp_path, fingerprint="a"))
+    with pytest.raises(RealCompoError, match="the training data"):
+        run(model, settings, checkpoints=Checkpoints(tmp_path, fingerprint="b"))
+    reports, _ = run(model, replace(settings, steps=3), checkpoints=Checkpoints(tmp_path, fingerprint="a"))
+    assert [r.step for r in reports] == [3]
+
+
+def test_last_checkpoints_are_kept(model, tmp_path):
+    run(model, replace(SETTINGS, checkpoint_every=1), checkpoints=Checkpoints(tmp_path, keep=2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000005.pt", "checkpoint-000006.pt"]
+
+
+def test_full_disk_names_the_file_and_leaves_the_older_one(model, tmp_path, monkeypatch):
+    run(model, replace(SETTINGS, steps=2), checkpoints=Checkpoints(tmp_path))
+    save = torch.save
+
+    def full(state, file):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RealCompoError, match=r"checkpoint-000004.*No space left.*go on from checkpoint-000002"):
+        run(model, checkpoints=Checkpoints(tmp_path))
+    monkeypatch.setattr(torch, "save", save)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-000002.pt"]
+    assert Checkpoints(tmp_path).latest({}, ()) is not None
+
+
+def test_ema_is_what_the_network_holds_at_the_end_and_in_validation(model):
+    seen = {}
+    settings = replace(SETTINGS, steps=2, ema=0.9, validate_every=2)
+
+    def validate(step):
+        seen[step] = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+
+    own = copy.deepcopy(model)
+    _, averaged = run(model, settings, validate=validate)
+    _, last = run(own, replace(settings, ema=None, validate_every=0))
+    assert list(seen) == [2]
+    assert all(torch.equal(seen[2][name], averaged[name]) for name in averaged)
+    assert not all(torch.equal(last[name], averaged[name]) for name in averaged)
+
+
+def test_captions_that_are_dropped_cost_no_grounding(model):
+    reports, _ = run(model, replace(SETTINGS, steps=1, caption_dropout=1.0))
+    assert reports[0].losses["token"] == reports[0].losses["pixel"] == 0 and reports[0].losses["ldm"] > 0
+
+
+def test_without_grounding_weights_nothing_is_recorded(model, monkeypatch):
+    monkeypatch.setattr(MapRecorder, "recording", lambda *args: pytest.fail("recorded"))
+    run(model, replace(SETTINGS, steps=1, token_weight=0, pixel_weight=0))
+
+
+def test_grounding_moves_attention_into_the_masks(model):
+    """The point of it all, on five random pictures."""
+    reports, _ = run(model, replace(SETTINGS, steps=25, accumulation=1, token_weight=1.0, batch_size=5))
+    assert reports[-1].losses["token"] < 0.5 * reports[0].losses["token"]
+    assert reports[-1].losses["share"] > reports[0].losses["share"] + 0.2
+
+
+def test_bad_settings_are_named(model):
+    with pytest.raises(RealCompoError, match="schedule is 'cubic'"):
+        TrainSettings(schedule="cubic")
+    with pytest.raises(RealCompoError, match="accumulation is 0"):
+        TrainSettings(accumulation=0)
+    with pytest.raises(RealCompoError, match=r"factors is \(16,\).*\[1, 2\]"):
+        run(model, replace(SETTINGS, factors=(16,)))
+    model.network.requires_grad_(False)
+    with pytest.raises(RealCompoError, match="nothing to train"):
+        run(model)
+
+
+def test_rates_warm_up_and_fall():
+    settings = replace(SETTINGS, steps=12, warmup=2, schedule="linear")
+    assert [rate_factor(i, settings) for i in (0, 1, 2, 7)] == [0.5, 1.0, 1.0, 0.5]
+    assert rate_factor(7, replace(settings, schedule="cosine")) == pytest.approx(0.5)
+    assert rate_factor(11, replace(settings, schedule="constant")) == 1

@@ -1,0 +1,79 @@
+"""Checkpoints of a training run: written so that a crash at any moment leaves the older ones usable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from realcompo_core.errors import RealCompoError
+
+PART = ".part"
+
+
+class Checkpoints:
+    """`checkpoint-000500.pt` and so on in `folder`, the last `keep` of them.
+
+    fingerprint: of the training data; a run does not go on with other data than it began with.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 3, fingerprint: str = ""):
+        self.folder, self._keep, self._fingerprint = Path(folder), keep, fingerprint
+
+    def save(self, state: dict[str, Any]) -> Path:
+        """Writes beside the older ones, then renames. Raises RealCompoError where that fails; older ones stay."""
+        path = self.folder / f"checkpoint-{state['step']:06}.pt"
+        part = path.with_suffix(PART)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save({**state, "fingerprint": self._fingerprint}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            part.unlink(missing_ok=True)
+            kept = self.paths()
+            raise RealCompoError(
+                f"checkpoint {path} cannot be written ({error}): free some room and run again. "
+                + (f"The run will go on from {kept[-1].name}." if kept else "None was written before.")
+            ) from error
+        for old in self.paths()[: -self._keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def paths(self) -> list[Path]:
+        """Finished ones, oldest first."""
+        return sorted(self.folder.glob("checkpoint-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
+
+    def latest(self, settings: dict[str, Any], free: Collection[str]) -> dict[str, Any] | None:
+        """The newest one, None where there is none.
+
+        Raises RealCompoError if it is of a run with other settings, those in `free` apart, or other data.
+        """
+        for left in self.folder.glob(f"checkpoint-*{PART}"):  # of a run that was killed while it wrote
+            left.unlink(missing_ok=True)
+        paths = self.paths()
+        if not paths:
+            return None
+        try:
+            state = torch.load(paths[-1], map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise RealCompoError(
+                f"checkpoint {paths[-1]} cannot be read ({error}): delete it, and the run goes on from the one before"
+            ) from error
+        differ = [
+            f"{name} {state['settings'].get(name)!r} there, {value!r} now"
+            for name, value in settings.items()
+            if name not in free and state["settings"].get(name) != value
+        ]
+        if state["fingerprint"] != self._fingerprint:
+            differ.append("the training data")
+        if differ:
+            raise RealCompoError(
+                f"{paths[-1]} is of another run: {'; '.join(differ)}. Take those settings, or another folder"
+            )
+        return state

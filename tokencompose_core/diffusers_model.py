@@ -1,0 +1,59 @@
+"""A diffusers pipeline (SD1.x, SD2.x, SDXL) as a model that can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from realcompo_core.diffusers_adapter import NoiseSchedule, conditioning
+
+
+class DiffusersModel:
+    """`TrainableModel` of a pipeline. Its UNet is trained in place; autoencoder and text encoders are frozen.
+
+    The supervised layers are the cross-attention of the middle block and the decoder. Captions are cut off after one
+    sequence of the text encoder. `checkpointing` recomputes activations in the backward pass.
+    """
+
+    def __init__(self, pipeline: DiffusionPipeline, checkpointing: bool = True):
+        self.pipeline, self.network = pipeline, pipeline.unet
+        frozen = [pipeline.vae, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)]
+        for module in filter(None, frozen):
+            module.requires_grad_(False).eval()
+        if checkpointing:
+            pipeline.unet.enable_gradient_checkpointing()
+        schedule = NoiseSchedule(pipeline.scheduler)
+        self.alphas, self.prediction = torch.from_numpy(schedule.alphas).float(), schedule.prediction
+        self.text_length = pipeline.tokenizer.model_max_length
+        self.factors = decoder_layers(pipeline.unet)
+        self.layers: dict[str, nn.Module] = {name: pipeline.unet.get_submodule(name) for name in self.factors}
+
+    def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        vae = self.pipeline.vae
+        output = vae.encode(images.to(vae.device, vae.dtype))
+        if hasattr(output, "latent_dist"):
+            mean, std = output.latent_dist.mean.float(), output.latent_dist.std.float()
+            noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in generators])
+            latents = mean + std * noise.to(mean)
+        else:
+            latents = output.latents.float()
+        return latents * vae.config.scaling_factor
+
+    def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
+        return conditioning(self.pipeline, captions, 1, size)
+
+    def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
+        return network(noisy, timesteps, **conditioning, return_dict=False)[0]
+
+
+def decoder_layers(unet: nn.Module) -> dict[str, int]:
+    """Names of the cross-attention modules of middle block and decoder, with how many times smaller their maps are."""
+    deepest = len(unet.config.block_out_channels) - 1
+    factors = {"mid_block": 2**deepest}
+    factors |= {f"up_blocks.{i}": 2 ** (deepest - i) for i in range(deepest + 1)}
+    names = [name for name, _ in unet.named_modules() if name.endswith(".attn2")]
+    return {name: factor for name in names for block, factor in factors.items() if name.startswith(f"{block}.")}

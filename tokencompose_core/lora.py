@@ -1,0 +1,90 @@
+"""Low-rank adapters (Hu et al. 2021) on a network's linear layers, for diffusers' and ComfyUI's networks alike.
+
+The layers stay what they are: an adapter is a submodule, added to the layer's output by a hook.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from realcompo_core.errors import RealCompoError
+
+ATTENTION = r"attn[12]\.(to_q|to_k|to_v|to_out\.0)$"
+CHILD = "lora"
+
+
+class Lora(nn.Module):
+    """up(down(x)): starts as 0."""
+
+    def __init__(self, layer: nn.Linear, rank: int):
+        super().__init__()
+        self.down = nn.Linear(layer.in_features, rank, bias=False, device=layer.weight.device)
+        self.up = nn.Linear(rank, layer.out_features, bias=False, device=layer.weight.device)
+        nn.init.normal_(self.down.weight, std=1 / rank)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.down(x.to(self.down.weight.dtype)))
+
+
+def add_lora(network: nn.Module, rank: int, layers: str = ATTENTION, seed: int = 0) -> int:
+    """Freeze `network` and give each linear layer whose name matches `layers` an adapter; returns how many.
+
+    The adapters are fp32 whatever the network's precision. Raises RealCompoError where nothing matches.
+    """
+    network.requires_grad_(False)
+    names = [n for n, m in network.named_modules() if isinstance(m, nn.Linear) and re.search(layers, n)]
+    if rank < 1 or not names:
+        raise RealCompoError(f"no LoRA can be made of rank {rank} on layers {layers!r}: {len(names)} layers match")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name in names:
+            layer = network.get_submodule(name)
+            layer.add_module(CHILD, Lora(layer, rank))
+            layer.lora_hook = layer.register_forward_hook(_add)
+    return len(names)
+
+
+def _add(layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    return output + getattr(layer, CHILD)(inputs[0]).to(output.dtype)
+
+
+def remove_lora(network: nn.Module) -> None:
+    """As it was before `add_lora`; what the adapters learnt is gone."""
+    for layer in [m for m in network.modules() if isinstance(getattr(m, CHILD, None), Lora)]:
+        layer.lora_hook.remove()
+        del layer.lora_hook
+        delattr(layer, CHILD)
+
+
+@contextmanager
+def without_lora(network: nn.Module) -> Iterator[None]:
+    """Inside, adapters add nothing."""
+    layers = [m for m in network.modules() if isinstance(getattr(m, CHILD, None), Lora)]
+    for layer in layers:
+        layer.lora_hook.remove()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.lora_hook = layer.register_forward_hook(_add)
+
+
+def lora_state(network: nn.Module, prefix: str = "unet") -> dict[str, Tensor]:
+    """The adapters as `PREFIX.LAYER.lora_A.weight` (down) and `lora_B` (up), at strength 1.
+
+    With diffusers' layer names and the prefix `unet`, diffusers (`load_lora_weights`) and ComfyUI (Load LoRA) load it;
+    with ComfyUI's own layer names and `diffusion_model`, ComfyUI does.
+    """
+    state = {}
+    for name, module in network.named_modules():
+        if isinstance(module, Lora):
+            layer = f"{prefix}.{name.removesuffix('.' + CHILD)}"
+            state[f"{layer}.lora_A.weight"] = module.down.weight.detach().contiguous()
+            state[f"{layer}.lora_B.weight"] = module.up.weight.detach().contiguous()
+    return state

@@ -1,0 +1,62 @@
+"""Where a training run happens: in one process. `distributed.py` has the one for many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Runtime:
+    """One process on one device. Weights stay as they are; `precision` is that of the network's computations."""
+
+    rank, processes, is_main = 0, 1, True
+
+    def __init__(self, precision: str = "fp32", device: torch.device | str = "cpu"):
+        self.device, self._dtype = torch.device(device), DTYPES[precision]
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+
+    def prepare(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
+        return network, optimizer
+
+    def autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+    def accumulating(self, network: nn.Module, last: bool) -> AbstractContextManager:
+        """Around each batch of a step; gradients are exchanged in the last one."""
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        self._scaler.scale(loss).backward()
+
+    def clip(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, most: float) -> float:
+        """Scales gradients to a norm of at most `most`; returns the norm before."""
+        self._scaler.unscale_(optimizer)
+        return float(nn.utils.clip_grad_norm_(parameters, most))
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Over the processes."""
+        return values
+
+    def any(self, value: bool) -> bool:
+        """Whether it holds in one of the processes."""
+        return value
+
+    def state(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """What a checkpoint needs of trained weights, optimizer and gradient scaler."""
+        weights = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
+        return {"network": weights, "optimizer": optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+
+    def load(self, network: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        network.load_state_dict(state["network"], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])

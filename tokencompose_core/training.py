@@ -1,0 +1,319 @@
+"""Fine-tuning with TokenCompose's losses: settings at the top, one visible loop.
+
+Every sample draws its noise, timestep and caption dropout from the seed and its position in the run alone. So a resumed
+run goes on exactly where it was, and many processes see what one with a larger batch would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from realcompo_core.errors import RealCompoError
+
+from .checkpoints import Checkpoints
+from .losses import Convention, attention_share, grounding_losses, targets
+from .recording import MapRecorder
+from .runtime import Runtime
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a run does. The defaults are the paper's for SD1.4.
+
+    steps: optimizer steps, each of `accumulation` batches of `batch_size` samples in each process.
+    schedule: of the learning rate after `warmup` steps. optimizer: `adamw8bit` needs bitsandbytes.
+    token_weight, pixel_weight: λ and γ of equation 7; with both 0 nothing is recorded.
+    factors: how many times smaller than the latent the supervised maps may be; None for all that the model offers.
+    caption_dropout: share of the samples that see the empty caption, and no grounding.
+    ema: decay of the average of the weights, which is then what is saved; None for none.
+    """
+
+    steps: int = 24_000
+    batch_size: int = 1
+    accumulation: int = 4
+    learning_rate: float = 5e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: int = 0
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    weight_decay: float = 1e-2
+    max_grad_norm: float = 1.0
+    token_weight: float = 1e-3
+    pixel_weight: float = 5e-5
+    convention: Convention = "official"
+    factors: tuple[int, ...] | None = None
+    caption_dropout: float = 0.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    ema: float | None = None
+    seed: int = 0
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 3
+    validate_every: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulation", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise RealCompoError(f"{name} is {getattr(self, name)}: at least 1 is needed")
+        for name, allowed in (
+            ("schedule", ("constant", "linear", "cosine")),
+            ("optimizer", ("adamw", "adamw8bit")),
+            ("convention", ("official", "paper")),
+            ("precision", ("fp32", "bf16", "fp16")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise RealCompoError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        if not 0 <= self.caption_dropout <= 1:
+            raise RealCompoError(f"caption_dropout is {self.caption_dropout}: it is a share, from 0 to 1")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise RealCompoError(f"ema is {self.ema}: it is a decay, from 0 to below 1, such as 0.999")
+
+
+PRESETS = {
+    "sd1.4": TrainSettings(),
+    "sd2.1": TrainSettings(steps=32_000),
+    "sdxl": TrainSettings(precision="bf16", factors=(4,)),
+}
+FREE_TO_CHANGE = {"steps", "checkpoint_every", "keep_checkpoints", "validate_every"}  # when a run is resumed
+
+
+class TrainableModel(Protocol):
+    """A diffusion model, as training needs it. Conditionings and latents are made without gradient."""
+
+    network: nn.Module
+    """Its parameters with `requires_grad` are trained."""
+    layers: Mapping[str, nn.Module]
+    """The cross-attention modules that may be supervised, by name (see `MapRecorder`)."""
+    factors: Mapping[str, int]
+    """How many times smaller than the latent each layer's map is."""
+    alphas: Tensor
+    """Cumulative products ᾱ_t of the noise schedule, (timesteps,)."""
+    prediction: str
+    """`epsilon` or `v_prediction`."""
+    text_length: int
+
+    def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Scaled latents (B, C, h, w) of pictures (B, 3, H, W); sample b is drawn by generators[b]."""
+
+    def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
+        """The conditioning of B captions for pictures of this size (height, width), for `predict`."""
+
+    def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
+        """The raw output of `network`, which may be a wrapped `self.network`."""
+
+
+class StepReport(NamedTuple):
+    """What one optimizer step came to, over all processes. `step` counts from 1.
+
+    losses: `total` (equation 7) and its three terms `ldm`, `token`, `pixel` without their weights; `share` is a metric:
+    how much of the nouns' attention falls inside their masks (NaN where no noun was shown).
+    """
+
+    step: int
+    losses: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+
+
+def train(
+    model: TrainableModel,
+    batches: Callable[[int], Iterator[Sequence[dict]]],
+    settings: TrainSettings,
+    checkpoints: Checkpoints | None = None,
+    runtime: Runtime | None = None,
+    report: Callable[[StepReport], None] = lambda report: None,
+    validate: Callable[[int], None] = lambda step: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Train `model.network` in place; returns the number of steps done, fewer than `settings.steps` if `stop` said so.
+
+    batches(first): this process's batches of examples (see `dataset.load_example`) from number `first` on, without end;
+    a step takes `accumulation` of them. A run that finds a checkpoint of its own goes on from it. `stop` is asked after
+    each step; what was learnt is then saved. With `ema`, `validate(step)` sees the average of the weights, and it stays
+    in the network at the end.
+    """
+    runtime = runtime or Runtime(settings.precision)
+    trained = [p for p in model.network.parameters() if p.requires_grad]
+    if not trained:
+        raise RealCompoError("nothing to train: no parameter of the network requires a gradient")
+    network, optimizer = runtime.prepare(model.network, make_optimizer(trained, settings))
+    average = None if settings.ema is None else Average(trained, settings.ema)
+    recorder = MapRecorder(supervised_layers(model, settings))
+    done, state = 0, None if checkpoints is None else checkpoints.latest(asdict(settings), FREE_TO_CHANGE)
+    if state is not None:
+        done = state["step"]
+        runtime.load(network, optimizer, state)
+        if average:
+            average.load(state["average"])
+    stream = batches(done * settings.accumulation)
+    network.train()
+    while done < settings.steps:
+        rate = settings.learning_rate * rate_factor(done, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        sums = torch.zeros(2, len(TERMS))
+        for micro in range(settings.accumulation):
+            number = (done * settings.accumulation + micro) * runtime.processes + runtime.rank
+            with runtime.accumulating(network, last=micro == settings.accumulation - 1):
+                sums += backward(model, network, recorder, next(stream), number, settings, runtime)
+        norm = runtime.clip(trained, optimizer, settings.max_grad_norm)
+        runtime.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        done += 1
+        if average:
+            average.update()
+        totals, counts = runtime.sum(sums)
+        losses = dict(zip(TERMS, (totals / counts).tolist(), strict=True))
+        if not math.isfinite(losses["total"]):
+            raise RealCompoError(
+                f"the loss is {losses['total']} at step {done}: lower learning_rate (now {settings.learning_rate}), or "
+                "take bf16 instead of fp16. The last checkpoint is from before"
+            )
+        report(StepReport(done, losses, rate, norm))
+        last = done == settings.steps or runtime.any(stop())
+        if checkpoints is not None and (last or done % settings.checkpoint_every == 0):
+            state = {"step": done, "settings": asdict(settings), **runtime.state(network, optimizer)}
+            if average:
+                state["average"] = average.state()
+            if runtime.is_main:
+                checkpoints.save(state)
+        if settings.validate_every and (last or done % settings.validate_every == 0):
+            with average.in_place() if average else nullcontext():
+                validate(done)
+            network.train()
+        if last:
+            break
+    if average:
+        average.copy()
+    network.eval()
+    return done
+
+
+def backward(
+    model: TrainableModel,
+    network: nn.Module,
+    recorder: MapRecorder,
+    examples: Sequence[dict],
+    number: int,
+    settings: TrainSettings,
+    runtime: Runtime,
+) -> Tensor:
+    """Equation 7 of one batch, differentiated. `number`: of the batch, over all processes.
+
+    Returns (2, terms): the sums of the terms over the samples, and of how many samples each is.
+    """
+    first = number * settings.batch_size
+    generators = [sample_generator(settings.seed, first + b) for b in range(len(examples))]
+    shown = [torch.rand((), generator=g).item() >= settings.caption_dropout for g in generators]
+    wanted = targets(
+        [e["tokens"] if s else [] for e, s in zip(examples, shown, strict=True)],
+        [e["masks"] if s else e["masks"][:0] for e, s in zip(examples, shown, strict=True)],
+    ).to(runtime.device)
+    images = torch.stack([e["image"] for e in examples]).to(runtime.device)
+    with torch.no_grad():
+        captions = [e["caption"] if s else "" for e, s in zip(examples, shown, strict=True)]
+        conditioning = model.embed(captions, tuple(images.shape[-2:]))
+        latents = model.encode(images, generators)
+        noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents)
+        timesteps = torch.cat([torch.randint(len(model.alphas), (1,), generator=g) for g in generators])
+        alphas = model.alphas[timesteps].view(-1, 1, 1, 1).to(latents)
+        timesteps = timesteps.to(latents.device)
+        noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
+        goal = noise if model.prediction == "epsilon" else alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
+    supervised = (settings.token_weight or settings.pixel_weight) and wanted.members.any()
+    recording = recorder.recording(wanted.columns, tuple(latents.shape[-2:])) if supervised else nullcontext({})
+    with recording as maps:
+        with runtime.autocast():
+            output = model.predict(network, noisy, timesteps, conditioning)
+        ldm = (output.float() - goal.float()).square().mean((1, 2, 3))
+        grounding = grounding_losses(maps, wanted, settings.convention, model.text_length)
+        total = ldm + settings.token_weight * grounding.token + settings.pixel_weight * grounding.pixel
+        runtime.backward(total.mean() / settings.accumulation)
+    terms = [total, ldm, *grounding]
+    share, grounded = attention_share(maps, wanted)
+    sums = torch.stack([*(term.detach().sum() for term in terms), share])
+    counts = torch.tensor([float(len(examples))] * len(terms) + [grounded])
+    return torch.stack([sums.float().cpu(), counts])
+
+
+TERMS = ("total", "ldm", "token", "pixel", "share")
+
+
+def sample_generator(seed: int, position: int) -> torch.Generator:
+    """The randomness of the sample at this position of the run, whatever batch and process it is in."""
+    (state,) = np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state >> 1))
+
+
+def rate_factor(step: int, settings: TrainSettings) -> float:
+    """Share of the learning rate at step 0, 1, ...: a linear warm-up, then the schedule down to 0."""
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[
+        settings.schedule
+    ]
+
+
+def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW
+    if settings.optimizer == "adamw8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit as kind
+        except ImportError as error:
+            raise RealCompoError(
+                "optimizer adamw8bit needs bitsandbytes (`pip install bitsandbytes`): install it, or take adamw"
+            ) from error
+    return kind(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def supervised_layers(model: TrainableModel, settings: TrainSettings) -> dict[str, nn.Module]:
+    """The layers whose maps are as many times smaller than the latent as `settings.factors` says."""
+    if settings.factors is None:
+        return dict(model.layers)
+    chosen = {name: layer for name, layer in model.layers.items() if model.factors[name] in settings.factors}
+    if not chosen:
+        known = sorted(set(model.factors.values()))
+        raise RealCompoError(f"factors is {settings.factors}: this model's supervised layers have {known}")
+    return chosen
+
+
+class Average:
+    """An exponential moving average of parameters, warmed up as 1 - 1 / step."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float):
+        self._parameters, self._decay, self._steps = list(parameters), decay, 0
+        self._values = [p.detach().clone() for p in parameters]
+
+    def update(self) -> None:
+        self._steps += 1
+        decay = min(self._decay, self._steps / (self._steps + 9))
+        torch._foreach_lerp_(self._values, [p.detach() for p in self._parameters], 1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        return {"steps": self._steps, "values": self._values}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._steps = state["steps"]
+        torch._foreach_copy_(self._values, [v.to(p) for v, p in zip(state["values"], self._values, strict=True)])
+
+    @torch.no_grad()
+    def copy(self) -> None:
+        torch._foreach_copy_(self._parameters, self._values)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the network has the average."""
+        own = [p.detach().clone() for p in self._parameters]
+        self.copy()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._parameters, own)
