@@ -16,7 +16,6 @@ import json
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from copy import copy
 from itertools import pairwise
@@ -28,6 +27,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from benchmarks.measuring import peak_bytes, seconds
 from realcompo_core.attention import Objective
 from realcompo_core.balancer import Balancer, BalanceSettings
 from realcompo_core.diffusers_adapter import NoiseSchedule, UNetBranch, attention_layers
@@ -83,36 +83,6 @@ def second_step(branches: list[UNetBranch], settings: BalanceSettings, device: t
     first, second = (Step(x * (b / a), 1 - b / a, b) for a, b in pairwise(sigmas))
     x = first(balancer(x, sigmas[0], first))
     return lambda: copy(balancer)(x, sigmas[1], second)
-
-
-def seconds(call: Callable) -> float:
-    synchronise()
-    start = time.perf_counter()
-    call()
-    synchronise()
-    return time.perf_counter() - start
-
-
-def peak_bytes(call: Callable) -> float:
-    """Peak of live tensor memory during `call`, above its start."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        call()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
-
-
-def synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def main() -> None:
