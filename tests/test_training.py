@@ -24,7 +24,13 @@ def example(i):
     masks = torch.zeros(2, 64, 64, dtype=torch.bool)
     masks[0, 8:40, 4:30] = masks[1, 20:60, 30 : 50 + i] = True
     image = torch.rand(3, 64, 64, generator=generator) * 2 - 1
-    return {"image": image, "caption": "a red circle and a blue square", "tokens": [[3], [7]], "masks": masks}
+    return {
+        "image": image,
+        "caption": "a red circle and a blue square",
+        "tokens": [[3], [7]],
+        "masks": masks,
+        "key": str(i),
+    }
 
 
 EXAMPLES = [example(i) for i in range(5)]
@@ -60,9 +66,10 @@ def test_one_step_is_equation_7_by_hand(model):
     generators = [sample_generator(0, b) for b in range(2)]
     [torch.rand((), generator=g) for g in generators]
     images = torch.stack([e["image"] for e in chosen])
-    latents = own.encode(images, generators)
-    noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators])
     t = torch.cat([torch.randint(1000, (1,), generator=g) for g in generators])
+    latents, std = own.encode(images, ["", ""])
+    drawn = [torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]) for _ in range(2)]
+    latents, noise = latents + std * drawn[0], drawn[1]
     noisy = own.pipeline.scheduler.add_noise(latents, noise, t)
     text = own.embed([e["caption"] for e in chosen], (64, 64))
     wanted = targets([e["tokens"] for e in chosen], [e["masks"] for e in chosen])

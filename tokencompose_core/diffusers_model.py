@@ -32,16 +32,15 @@ class DiffusersModel:
         self.factors = decoder_layers(pipeline.unet)
         self.layers: dict[str, nn.Module] = {name: pipeline.unet.get_submodule(name) for name in self.factors}
 
-    def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def encode(self, images: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
         vae = self.pipeline.vae
         output = vae.encode(images.to(vae.device, vae.dtype))
         if hasattr(output, "latent_dist"):
             mean, std = output.latent_dist.mean.float(), output.latent_dist.std.float()
-            noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in generators])
-            latents = mean + std * noise.to(mean)
         else:
-            latents = output.latents.float()
-        return latents * vae.config.scaling_factor
+            mean = output.latents.float()
+            std = torch.zeros_like(mean)
+        return mean * vae.config.scaling_factor, std * vae.config.scaling_factor
 
     def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
         return conditioning(self.pipeline, captions, 1, size)

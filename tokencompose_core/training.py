@@ -98,8 +98,11 @@ class TrainableModel(Protocol):
     """`epsilon` or `v_prediction`."""
     text_length: int
 
-    def encode(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Scaled latents (B, C, h, w) of pictures (B, 3, H, W); sample b is drawn by generators[b]."""
+    def encode(self, images: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents, (B, C, h, w) in fp32, of pictures (B, 3, H, W).
+
+        `keys` name the examples, for a model that remembers.
+        """
 
     def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
         """The conditioning of B captions for pictures of this size (height, width), for `predict`."""
@@ -215,23 +218,15 @@ def backward(
         [e["tokens"] if s else [] for e, s in zip(examples, shown, strict=True)],
         [e["masks"] if s else e["masks"][:0] for e, s in zip(examples, shown, strict=True)],
     ).to(runtime.device)
-    images = torch.stack([e["image"] for e in examples]).to(runtime.device)
-    with torch.no_grad():
-        captions = [e["caption"] if s else "" for e, s in zip(examples, shown, strict=True)]
-        conditioning = model.embed(captions, tuple(images.shape[-2:]))
-        latents = model.encode(images, generators)
-        noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents)
-        timesteps = torch.cat([torch.randint(len(model.alphas), (1,), generator=g) for g in generators])
-        alphas = model.alphas[timesteps].view(-1, 1, 1, 1).to(latents)
-        timesteps = timesteps.to(latents.device)
-        noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
-        goal = noise if model.prediction == "epsilon" else alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
+    captions = [e["caption"] if s else "" for e, s in zip(examples, shown, strict=True)]
+    timesteps = torch.cat([torch.randint(len(model.alphas), (1,), generator=g) for g in generators])
+    noisy, goal, conditioning = noisy_inputs(model, examples, captions, generators, timesteps, runtime)
     supervised = (settings.token_weight or settings.pixel_weight) and wanted.members.any()
-    recording = recorder.recording(wanted.columns, tuple(latents.shape[-2:])) if supervised else nullcontext({})
+    recording = recorder.recording(wanted.columns, tuple(noisy.shape[-2:])) if supervised else nullcontext({})
     with recording as maps:
         with runtime.autocast():
-            output = model.predict(network, noisy, timesteps, conditioning)
-        ldm = (output.float() - goal.float()).square().mean((1, 2, 3))
+            output = model.predict(network, noisy, timesteps.to(runtime.device), conditioning)
+        ldm = (output.float() - goal).square().mean((1, 2, 3))
         grounding = grounding_losses(maps, wanted, settings.convention, model.text_length)
         total = ldm + settings.token_weight * grounding.token + settings.pixel_weight * grounding.pixel
         runtime.backward(total.mean() / settings.accumulation)
@@ -240,6 +235,28 @@ def backward(
     sums = torch.stack([*(term.detach().sum() for term in terms), share])
     counts = torch.tensor([float(len(examples))] * len(terms) + [grounded])
     return torch.stack([sums.float().cpu(), counts])
+
+
+@torch.no_grad()
+def noisy_inputs(
+    model: TrainableModel,
+    examples: Sequence[dict],
+    captions: Sequence[str],
+    generators: Sequence[torch.Generator],
+    timesteps: Tensor,
+    runtime: Runtime,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Noisy latents (B, C, h, w) at `timesteps` (B,), what the network should answer, and the conditioning."""
+    images = torch.stack([example["image"] for example in examples]).to(runtime.device)
+    conditioning = model.embed(captions, tuple(images.shape[-2:]))
+    mean, std = model.encode(images, [example["key"] for example in examples])
+    drawn = [torch.stack([torch.randn(mean.shape[1:], generator=g) for g in generators]).to(mean) for _ in range(2)]
+    latents, noise = mean + std * drawn[0], drawn[1]
+    alphas = model.alphas[timesteps].view(-1, 1, 1, 1).to(latents)
+    noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
+    if model.prediction == "epsilon":
+        return noisy, noise, conditioning
+    return noisy, alphas.sqrt() * noise - (1 - alphas).sqrt() * latents, conditioning
 
 
 TERMS = ("total", "ldm", "token", "pixel", "share")
