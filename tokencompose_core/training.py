@@ -148,7 +148,8 @@ def train(
     network, optimizer = runtime.prepare(model.network, make_optimizer(trained, settings))
     average = None if settings.ema is None else Average(trained, settings.ema)
     recorder = MapRecorder(supervised_layers(model, settings))
-    done, state = 0, None if checkpoints is None else checkpoints.latest(asdict(settings), FREE_TO_CHANGE)
+    identity = {**asdict(settings), "processes": runtime.processes}
+    done, state = 0, None if checkpoints is None else checkpoints.latest(identity, FREE_TO_CHANGE)
     if state is not None:
         done = state["step"]
         runtime.load(network, optimizer, state)
@@ -181,7 +182,7 @@ def train(
         report(StepReport(done, losses, rate, norm))
         last = done == settings.steps or runtime.any(stop())
         if checkpoints is not None and (last or done % settings.checkpoint_every == 0):
-            state = {"step": done, "settings": asdict(settings), **runtime.state(network, optimizer)}
+            state = {"step": done, "settings": identity, **runtime.state(network, optimizer)}
             if average:
                 state["average"] = average.state()
             if runtime.is_main:
