@@ -31,7 +31,11 @@ def shapescenes_table(document: dict) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for row in document["rows"]:
         values = [cell(row, name) for name, _ in COLUMNS]
-        tail = [f"{row['passes']:.2f}", f"{row['backward']:.2f}", f"{row['time_ratio']:.2f}"]
+        tail = [
+            f"{row['passes']:.2f}",
+            f"{row['backward']:.2f}",
+            f"{row['time_ratio']:.2f}" if "time_ratio" in row else "–",
+        ]
         lines.append("| " + " | ".join([row["name"], str(row["images"]), *values, *tail]) + " |")
     return "\n".join(lines)
 
