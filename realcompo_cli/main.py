@@ -24,6 +24,8 @@ from typer.core import TyperGroup
 
 from realcompo_core.errors import RealCompoError
 
+from . import train_commands
+from .consoles import err, out
 from .files import Files
 
 if TYPE_CHECKING:
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
 
     from .report import Report
     from .runs import Run
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 
 class Commands(TyperGroup):
@@ -235,6 +234,11 @@ def providers() -> None:
     out.print(
         Text(f"Profiles: {path}{'' if path.exists() else ' (not there yet)'}, and REALCOMPO_<NAME>_URL, _MODEL, _KEY")
     )
+
+
+app.command()(train_commands.prepare)
+app.command()(train_commands.check)
+app.command()(train_commands.train)
 
 
 @contextmanager

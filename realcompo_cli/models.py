@@ -43,7 +43,7 @@ def load_pipeline(
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(f"cannot use device {device!r}: {error}. The best one here is {best_device()!r}") from error
     dtype = dtype or ("fp32" if device == "cpu" else "fp16")
-    return RealCompoPipeline(*(_load(path, DTYPES[dtype], config).to(device) for path in (fidelity, spatial)))
+    return RealCompoPipeline(*(load_one(path, dtype, config).to(device) for path in (fidelity, spatial)))
 
 
 def best_device() -> str:
@@ -52,8 +52,9 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _load(path: Path, dtype: torch.dtype, config: Path | None) -> DiffusionPipeline:
-    options = {"torch_dtype": dtype, "local_files_only": True}
+def load_one(path: Path, dtype: str, config: Path | None) -> DiffusionPipeline:
+    """One model on the CPU. Raises ModelFileError."""
+    options = {"torch_dtype": DTYPES[dtype], "local_files_only": True}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch_dtype gets a new name; older releases know only this

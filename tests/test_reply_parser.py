@@ -235,7 +235,7 @@ LAYOUTS = st.fixed_dictionaries(
 HOSTILE = st.text() | st.lists(PIECES).map("".join) | LAYOUTS.map(json.dumps) | st.lists(ENTRIES).map(repr)
 
 
-@settings(max_examples=400, deadline=1000)
+@settings(max_examples=400, deadline=20_000)
 @given(HOSTILE, st.sampled_from(["", "a cat"]), st.sampled_from([None, "xyxy", "xywh", "lmd"]))
 @pytest.mark.filterwarnings("ignore:.*clipped")
 def test_hostile_replies_give_a_valid_layout_or_a_reply_error(reply, prompt, format):

@@ -479,7 +479,7 @@ FRAGMENTS = [
 ]
 
 
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150, deadline=20_000)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=40).map(" ".join) | st.text(max_size=200))
 def test_hostile_input_raises_named_errors_only(prompt):
     try:

@@ -1,7 +1,11 @@
 """The training loop on a tiny pipeline: what one step computes, exact resume, interruption, checkpoints."""
 
 import copy
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -219,3 +223,30 @@ def test_rates_warm_up_and_fall():
     assert [rate_factor(i, settings) for i in (0, 1, 2, 7)] == [0.5, 1.0, 1.0, 0.5]
     assert rate_factor(7, replace(settings, schedule="cosine")) == pytest.approx(0.5)
     assert rate_factor(11, replace(settings, schedule="constant")) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
+def test_killed_in_the_middle_of_a_checkpoint_leaves_the_older_one(tmp_path):
+    """SIGKILL: nothing of the process runs any more, so nothing can be tidied up."""
+    script = f"""
+import os, signal, sys
+import torch
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from tokencompose_core.checkpoints import Checkpoints
+checkpoints = Checkpoints({str(tmp_path)!r})
+checkpoints.save({{"step": 1, "settings": {{}}, "weights": torch.ones(1000)}})
+save = torch.save
+def half(state, file):
+    save(state, file)
+    file.truncate(file.tell() // 2)
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half
+checkpoints.save({{"step": 2, "settings": {{}}, "weights": torch.ones(1000)}})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000001.pt", "checkpoint-000002.part"]
+    state = Checkpoints(tmp_path).latest({}, ())
+    assert state["step"] == 1 and torch.equal(state["weights"], torch.ones(1000))
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-000001.pt"]

@@ -1,1 +1,1 @@
-"""TokenCompose: token-level supervision of cross-attention. The losses and the trainer are not written yet."""
+"""TokenCompose: fine-tuning in which each noun's cross-attention learns to fall on its object."""

@@ -1,0 +1,235 @@
+"""A training run on disk: its data, its folder, its logs, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import DiffusionPipeline
+
+from realcompo_core.errors import RealCompoError
+from tokencompose_core.cache import CachedModel
+from tokencompose_core.checking import kept_records
+from tokencompose_core.checkpoints import Checkpoints
+from tokencompose_core.dataset import TokenComposeDataset
+from tokencompose_core.diffusers_model import DiffusersModel
+from tokencompose_core.export import UnknownLayoutError, metadata, save_checkpoint, save_lora, save_unet
+from tokencompose_core.feeding import feed
+from tokencompose_core.formats import open_records
+from tokencompose_core.lora import add_lora
+from tokencompose_core.records import each_record, fingerprint
+from tokencompose_core.runtime import Runtime
+from tokencompose_core.shards import ShardSet
+from tokencompose_core.training import StepReport, TrainSettings, train
+from tokencompose_core.validation import evaluate
+
+from .files import Files
+from .models import best_device
+
+VALIDATION_STEPS = 25  # of sampling
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What of a run is not the trainer's: files, sizes, what is held out, what is logged."""
+
+    data: Path
+    output: Path
+    size: tuple[int, int]
+    masks: Path | None = None
+    lora: int = 0
+    validation: int = 0
+    prompts: tuple[str, ...] = ()
+    checkpointing: bool = True
+    cache: bool = False
+    on_problem: Literal["refuse", "skip"] = "refuse"
+    workers: int = 0
+    log: Literal["none", "tensorboard", "wandb"] = "none"
+
+
+class Run:
+    """`prepare`, then `train`. Of several processes only the main one writes."""
+
+    def __init__(self, pipeline: DiffusionPipeline, settings: TrainSettings, options: TrainOptions, device: str | None):
+        self.pipeline, self.settings, self.options = pipeline, settings, options
+        self.runtime = _runtime(settings.precision, device)
+        self.done = 0
+
+    def prepare(self, find_problems: Callable) -> None:
+        """Checks the data and makes the model ready. Raises RealCompoError for data that cannot be used."""
+        records = open_records(self.options.data, self.options.masks)
+        records = kept_records(records, find_problems(records, self.pipeline.tokenizer), self.options.on_problem)
+        self.fingerprint = records.fingerprint() if isinstance(records, ShardSet) else fingerprint(each_record(records))
+        held = self.options.validation
+        if held and (isinstance(records, ShardSet) or held >= len(records)):
+            raise RealCompoError(
+                f"validation is {held} of {len(records)} records: it must be fewer, and shards cannot be divided"
+            )
+        size, tokenizer = self.options.size, self.pipeline.tokenizer
+        chunk = tokenizer.model_max_length
+        self._held_out = [TokenComposeDataset(records, size, tokenizer, chunk=chunk)[-1 - i] for i in range(held)]
+        self._records = _Head(records, len(records) - held) if held else records
+        self.pipeline.to(self.runtime.device)
+        unet = self.pipeline.unet.float()
+        if self.options.lora:
+            add_lora(unet, self.options.lora, seed=self.settings.seed)
+        else:
+            unet.requires_grad_(True)
+        self.model = DiffusersModel(self.pipeline, self.options.checkpointing)
+        if self.options.cache:
+            self.model = CachedModel(self.model, self.options.output / "cache" / self.fingerprint[:16])
+        self.checkpoints = Checkpoints(
+            self.options.output / "checkpoints", self.settings.keep_checkpoints, self.fingerprint
+        )
+        paths = self.checkpoints.paths()
+        self.done = int(paths[-1].stem.split("-")[1]) if paths else 0
+
+    def train(self, show: Callable[[StepReport, float], None], tell: Callable[[str], None]) -> list[Path]:
+        """Train until done or stopped; returns the files that were written."""
+        files = Files(self.options.output)
+        began, first = time.monotonic(), self.done
+        with _history(self.options, self.done, self.runtime.is_main) as log, _stop_on_interrupt(tell) as stopped:
+
+            def report(step: StepReport) -> None:
+                figures = {**step.losses, "learning_rate": step.learning_rate, "gradient_norm": step.gradient_norm}
+                log(step.step, figures)
+                show(step, (step.step - first) / (time.monotonic() - began))
+
+            def validate(step: int) -> None:
+                if not self.runtime.is_main:
+                    return
+                found = evaluate(self.model, self._held_out, self.runtime)
+                if found:
+                    log(step, {f"validation/{name}": value for name, value in found.items()})
+                    tell(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
+                for i, image in enumerate(self.draw()):
+                    files.write_picture(f"validation/step-{step:06}-{i}.png", image)
+
+            self.done = train(
+                self.model,
+                feed(
+                    self._records,
+                    self.options.size,
+                    self.pipeline.tokenizer,
+                    self.settings,
+                    self.runtime,
+                    self.options.workers,
+                    lambda problem: tell(f"left out: {problem}"),
+                ),
+                self.settings,
+                self.checkpoints,
+                self.runtime,
+                report,
+                validate,
+                stopped,
+            )
+        return [*files.written, *self._save(tell)] if self.runtime.is_main else []
+
+    def draw(self) -> Iterator[Any]:
+        """A picture of each prompt, from the same noise every time."""
+        width, height = self.options.size
+        for prompt in self.options.prompts:
+            generator = torch.Generator().manual_seed(self.settings.seed)
+            yield self.pipeline(prompt, width=width, height=height, generator=generator, num_inference_steps=25).images[
+                0
+            ]
+
+    def _save(self, tell: Callable[[str], None]) -> list[Path]:
+        """The trained model in every form that others load; of a stopped run too."""
+        about = metadata(asdict(self.settings), self.done, self.fingerprint)
+        if self.options.lora:
+            path = self.options.output / "lora.safetensors"
+            save_lora(self.pipeline.unet, path, about)
+            return [path]
+        folder, file = self.options.output / "unet", self.options.output / "checkpoint.safetensors"
+        save_unet(self.pipeline.unet, folder, about)
+        try:
+            save_checkpoint(self.pipeline, file, about)
+        except UnknownLayoutError as error:
+            tell(f"no checkpoint file: {error}")
+            return [folder]
+        return [folder, file]
+
+
+class _Head:
+    """The first `count` records: the rest is held out."""
+
+    def __init__(self, records, count: int):
+        self._records, self._count = records, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int):
+        return self._records[range(self._count)[index]]
+
+
+def _runtime(precision: str, device: str | None) -> Runtime:
+    if {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys():  # started by `accelerate launch`
+        from tokencompose_core.distributed import AccelerateRuntime
+
+        return AccelerateRuntime(precision)
+    return Runtime(precision, device or best_device())
+
+
+@contextmanager
+def _history(options: TrainOptions, done: int, is_main: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """Yields log(step, figures): a line of history.jsonl each, and where else it is wanted. Later lines are dropped."""
+    if not is_main:
+        yield lambda step, figures: None
+        return
+    path = options.output / "history.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text().splitlines() if path.exists() else []
+    lines = [line for line in lines if json.loads(line)["step"] <= done]
+    path.write_text("".join(line + "\n" for line in lines))
+    writer = _writer(options, done)
+    with path.open("a") as file:
+
+        def log(step: int, figures: dict[str, float]) -> None:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+            file.flush()
+            writer(step, figures)
+
+        yield log
+
+
+def _writer(options: TrainOptions, done: int) -> Callable[[int, dict[str, float]], None]:
+    if options.log == "none":
+        return lambda step, figures: None
+    try:
+        if options.log == "wandb":
+            import wandb
+
+            run = wandb.init(project="tokencompose", dir=options.output, resume="allow", id=options.output.name)
+            return lambda step, figures: run.log(figures, step=step)
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RealCompoError(f"log {options.log!r} needs a package: pip install {options.log}") from error
+    board = SummaryWriter(options.output / "tensorboard", purge_step=done + 1)
+    return lambda step, figures: [board.add_scalar(name, value, step) for name, value in figures.items()]
+
+
+@contextmanager
+def _stop_on_interrupt(tell: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C lets the step end and the checkpoint be written; a second one leaves at once."""
+    asked = []
+
+    def ask(number, frame) -> None:
+        signal.signal(signal.SIGINT, before)
+        asked.append(True)
+        tell("Stopping after this step (Ctrl-C again: at once)")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)

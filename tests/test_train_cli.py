@@ -1,0 +1,144 @@
+"""`realcompo prepare`, `check` and `train`, on drawn scenes and the bundled model."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from realcompo_cli.main import app
+from shapescenes.drawing import draw
+from shapescenes.world import training_scene
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = "--size 128x128 --batch-size 2 --accumulation 1 --learning-rate 1e-3 --no-checkpointing --device cpu".split()
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def flat(text):
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Five scenes as images, captions and masks of each shape, as a user would have them."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    for i in range(5):
+        scene = training_scene(9, i, (0, 1, 0, 0))
+        Image.fromarray(draw(scene, "rendered", i)).save(images / f"{i}.png")
+        (images / f"{i}.txt").write_text(scene.prompt.caption)
+        (masks / str(i)).mkdir(parents=True)
+        for item, mask in zip(scene.objects, scene.masks(), strict=True):
+            Image.fromarray(mask.astype(np.uint8) * 255).save(masks / str(i) / f"{item.kind.shape}.png")
+    return images, masks
+
+
+@pytest.fixture
+def data(scenes, tmp_path):
+    """The same as a set in the official format."""
+    images, masks = scenes
+    lines = []
+    for path in sorted(images.glob("*.txt")):
+        found = sorted((masks / path.stem).iterdir())
+        nouns = [[mask.stem, str(mask.relative_to(tmp_path))] for mask in found if mask.stem in path.read_text()]
+        lines.append({"file_name": f"images/{path.stem}.png", "text": path.read_text(), "attn_list": nouns})
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path / "metadata.jsonl"
+
+
+def history(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_prepared_set_passes_the_check(scenes, tmp_path):
+    pytest.importorskip("HanTa", reason="the default tagger is HanTa")
+    images, masks = scenes
+    result = run("prepare", images, "--masks", masks, "--output", tmp_path / "set", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    records = [json.loads(line) for line in (tmp_path / "set" / "metadata.jsonl").read_text().splitlines()]
+    assert len(records) == 5 and any(mask for record in records for _, mask in record["attn_list"])
+    result = run("check", tmp_path / "set")
+    assert result.exit_code == 0 and "5 records, no problem." in flat(result.output), result.output
+
+
+def test_check_lists_every_problem_and_ends_with_1(data, tmp_path):
+    (tmp_path / "images" / "1.png").unlink()
+    (tmp_path / "images" / "3.png").write_bytes(b"no picture")
+    result = run("check", data)
+    text = flat(result.output)
+    assert result.exit_code == 1
+    assert "metadata.jsonl:2: missing file" in text and "metadata.jsonl:4: undecodable image" in text
+    assert "2 of 5 records have problems" in text
+
+
+def test_training_refuses_bad_records_or_skips_them(data, tmp_path):
+    (tmp_path / "images" / "1.png").unlink()
+    result = run("train", data, "--output", tmp_path / "run", "--steps", 1, *OPTIONS)
+    assert result.exit_code == 1 and "1 × missing file" in flat(result.output)
+    result = run("train", data, "--output", tmp_path / "run", "--steps", 1, "--on-problem", "skip", *OPTIONS)
+    assert result.exit_code == 0, result.output
+
+
+def test_run_leaves_model_history_pictures_and_goes_on(data, tmp_path):
+    folder = tmp_path / "run"
+    words = ["--validation", 1, "--validate-every", 2, "--prompt", "a red circle", "--cache", *OPTIONS]
+    result = run("train", data, "--output", folder, "--steps", 2, *words)
+    assert result.exit_code == 0, result.output
+    steps = [entry for entry in history(folder) if "ldm" in entry]
+    assert [entry["step"] for entry in steps] == [1, 2]
+    (validated,) = [entry for entry in history(folder) if "validation/ldm" in entry]
+    assert {"validation/share", "validation/miou/16", "validation/miou/8"} <= validated.keys()
+    assert Image.open(folder / "validation" / "step-000002-0.png").size == (128, 128)
+    with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["realcompo.step"]) == 2
+    result = run("train", data, "--output", folder, "--steps", 3, *words)
+    assert result.exit_code == 0, result.output
+    assert [entry["step"] for entry in history(folder) if "ldm" in entry] == [1, 2, 3]
+
+
+def test_lora_is_saved_as_such(data, tmp_path):
+    result = run("train", data, "--output", tmp_path / "run", "--steps", 1, "--lora", 2, *OPTIONS)
+    assert result.exit_code == 0, result.output
+    with safe_open(tmp_path / "run" / "lora.safetensors", "pt") as file:
+        names = list(file.keys())
+        assert json.loads(file.metadata()["realcompo.step"]) == 1
+    assert names and all(name.startswith("unet.") and ".lora_" in name for name in names)
+
+
+def test_mistakes_are_named(data, tmp_path):
+    result = run("train", data, "--output", tmp_path / "run", "--model", "nowhere")
+    assert result.exit_code == 1 and "there is no model nowhere" in flat(result.output)
+    result = run("train", data, "--output", tmp_path / "run", "--size", "100x20")
+    assert result.exit_code == 2 and "'100x20' is no size" in flat(result.output)
+    result = run("train", data, "--output", tmp_path / "run", "--validation", 5, *OPTIONS)
+    assert result.exit_code == 1 and "validation is 5 of 5 records" in flat(result.output)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_ctrl_c_saves_and_leaves(data, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "realcompo_cli", "train", data, "--output", folder, "--steps", "100000", *OPTIONS]
+    process = subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while process.poll() is None and not (folder / "history.jsonl").exists():
+        time.sleep(0.1)
+    while process.poll() is None and len(history(folder)) < 2:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output.decode()
+    done = history(folder)[-1]["step"]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"checkpoint-{done:06}.pt"]
+    assert f"Stopped after {done} of 100000 steps" in flat(output.decode())

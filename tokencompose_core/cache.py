@@ -1,0 +1,60 @@
+"""Latents and text conditionings that were computed once, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .training import TrainableModel
+
+
+class CachedModel:
+    """A model whose `encode` and `embed` remember, example by example, in `folder`.
+
+    The folder belongs to one model and one training set: name it after both (their fingerprints).
+    """
+
+    def __init__(self, model: TrainableModel, folder: str | Path):
+        self._model, self._folder = model, Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, images: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+        size = "x".join(map(str, images.shape[-2:]))
+        parts = [
+            self._remembered(f"latent {key} {size}", lambda b=b, key=key: self._model.encode(images[b : b + 1], [key]))
+            for b, key in enumerate(keys)
+        ]
+        return tuple(torch.cat(part).to(images.device) for part in zip(*parts, strict=True))
+
+    def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
+        parts = [
+            self._remembered(f"text {size} {caption}", lambda caption=caption: self._model.embed([caption], size))
+            for caption in captions
+        ]
+        return _joined(parts, next(self._model.network.parameters()).device)
+
+    def _remembered(self, name: str, compute: Callable[[], Any]) -> Any:
+        path = self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.pt"
+        if path.exists():
+            return torch.load(path, weights_only=True)
+        value = compute()
+        part = path.with_suffix(f".{os.getpid()}.part")  # another process may be at the same one
+        torch.save(value, part)
+        part.replace(path)
+        return value
+
+
+def _joined(parts: Sequence[Any], device: torch.device) -> Any:
+    """(Nested) dictionaries of tensors of one sample as one of a batch."""
+    if isinstance(parts[0], dict):
+        return {name: _joined([part[name] for part in parts], device) for name in parts[0]}
+    return torch.cat([part.to(device) for part in parts])
