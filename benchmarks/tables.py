@@ -68,7 +68,7 @@ def draw_tradeoff(document: dict, path: Path) -> None:
         ("text_to_image", "text-to-image alone", "left"),
         ("layout_branch", "layout branch alone", "right"),
     ):
-        place, away = (rows[name]["realism"], rows[name]["accuracy"]), (6 if side == "left" else -6, 14)
+        place, away = (rows[name]["realism"], rows[name]["accuracy"]), (-8, 32) if side == "left" else (-6, 14)
         axes.annotate(text, place, away, textcoords="offset points", size=8, ha=side)
     axes.set_xlabel("distance to real scenes (Fréchet; further left is more realistic)")
     axes.set_ylabel("exact scenes, 3 and 4 objects")
