@@ -244,7 +244,8 @@ def test_headers_tell_of_the_run(small, tmp_path):
         assert json.loads(found["realcompo.step"]) == 500
         assert json.loads(found["realcompo.fingerprint"]) == "c0ffee"
         versions = json.loads(found["realcompo.versions"])
-        assert (versions["torch"], versions["diffusers"]) == (torch.__version__, diffusers.__version__)
+        assert versions["diffusers"] == diffusers.__version__
+        assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]  # builds differ in what follows
 
 
 def test_files_can_be_read_by_whom_others_can(small, tmp_path):

@@ -182,7 +182,8 @@ def _samples(path: Path) -> Iterator[tuple[tarfile.TarFile, str, Members]]:
     """For each record the open archive, its key and its files. Raises what tarfile raises, also for a cut off end."""
     with tarfile.open(path, "r:") as tar:
         key, members = "", {}
-        while (member := tar.next()) is not None:
+        is_empty = tar.firstmember is None  # Python 3.10 fails when it is asked for what is not there
+        while not is_empty and (member := tar.next()) is not None:
             tar.members.clear()  # it would hold every header of the shard
             if not member.isreg() or member.issparse():  # a sparse file may unpack to terabytes
                 continue
