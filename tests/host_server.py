@@ -47,14 +47,14 @@ def run_checks(host: Path, script: str, *arguments: Path) -> None:
 class HostServer:
     """`url`, `log` (the text so far), `run(workflow)`."""
 
-    def __init__(self, host: Path, base: Path, pack: Path = PACK):
+    def __init__(self, host: Path, base: Path, pack: Path = PACK, folder: str = "any folder.name"):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url, self.base, self._log = f"http://127.0.0.1:{port}", base, base / "server.log"
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
             (base / name).mkdir(parents=True)
-        (base / "custom_nodes" / "any folder.name").symlink_to(pack)
+        (base / "custom_nodes" / folder).symlink_to(pack)
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [python_of(host), "main.py", "--cpu", "--base-directory", base, "--port", str(port)]
