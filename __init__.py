@@ -18,7 +18,7 @@ def _make_importable(name: str) -> None:
 
 
 async def comfy_entrypoint():
-    for name in ("realcompo_core", "shapescenes"):
+    for name in ("realcompo_core", "tokencompose_core", "shapescenes"):
         _make_importable(name)
     from .nodes import RealCompoExtension
 

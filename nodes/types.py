@@ -7,6 +7,7 @@ BranchType = io.Custom("REALCOMPO_BRANCH")
 BalanceSettingsType = io.Custom("BALANCE_SETTINGS")
 BalanceTraceType = io.Custom("BALANCE_TRACE")
 AttentionMapsType = io.Custom("ATTENTION_MAPS")
+TokenComposeDatasetType = io.Custom("TOKENCOMPOSE_DATASET")  # a sequence of tokencompose_core.records.Record
 
 # The host's own types that 0.8.0 has no class for.
 BoundingBoxType = io.Custom("BOUNDING_BOX")
