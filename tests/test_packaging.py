@@ -60,7 +60,7 @@ STUB_NODES = "from realcompo_core import layout\nclass RealCompoExtension:\n    
 def test_pack_loads_from_any_folder_beside_the_hosts_own_nodes(tmp_path, folder, installed):
     host = tmp_path / "host"
     pack = host / "custom_nodes" / folder
-    for package in ("realcompo_core", "shapescenes"):
+    for package in ("realcompo_core", "tokencompose_core", "shapescenes"):
         shutil.copytree(ROOT / package, pack / package, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     shutil.copy(ROOT / "__init__.py", pack)
     (pack / "nodes").mkdir()
