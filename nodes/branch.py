@@ -5,26 +5,27 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, attention_pytorch, optimized_attention
-from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_base import BaseModel
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
-from torch.utils.checkpoint import checkpoint
 
 from realcompo_core.attention import Gradient, MapReader, Objective
 from realcompo_core.errors import RealCompoError
 from realcompo_core.frozen import FrozenNetwork
 
+from .host_layers import cross_attention
 from .prompt_tokens import covers_picture
+from .recomputation import feed_forward, recomputed, residual_and_self_attention
 
 AttentionBlock = tuple[str, int, int]
 """A cross-attention block as the host numbers them: ("input", "middle" or "output", number, transformer)."""
@@ -52,17 +53,9 @@ def attention_blocks(unet: nn.Module, factor: int = 0) -> list[AttentionBlock]:
             f"{type(unet).__name__}: use it outside of the balancer, or take a UNet checkpoint"
         )
     found: dict[int, list[AttentionBlock]] = {}
-    size = 1
-    for part, modules in (("input", unet.input_blocks), ("output", unet.output_blocks)):
-        for number, module in enumerate(modules):
-            for layer in module:
-                if isinstance(layer, Downsample) or (isinstance(layer, ResBlock) and layer.updown and part == "input"):
-                    size *= 2
-                elif isinstance(layer, Upsample):
-                    size //= 2
-                elif isinstance(layer, SpatialTransformer):
-                    blocks = [(part, number, depth) for depth in range(len(layer.transformer_blocks))]
-                    found.setdefault(size, []).extend(blocks)
+    for layer in cross_attention(unet):
+        if layer.part != "middle":
+            found.setdefault(layer.factor, []).append(layer.block)
     if factor == 0 and found:
         factor = USUAL_FACTOR if USUAL_FACTOR in found else max(found)
     if factor not in found:
@@ -348,38 +341,12 @@ def _joined(parts: list):
     return Gradient(*joined) if isinstance(first, Gradient) else tuple(joined)
 
 
-@contextmanager
-def _recomputed(unet: nn.Module, everything: bool) -> Iterator[None]:
+def _recomputed(unet: nn.Module, everything: bool) -> AbstractContextManager:
     """Inside, feed-forward layers (and self-attention and residual blocks, with `everything`) keep only their input."""
-    transformers = [
-        block for layer in unet.modules() if isinstance(layer, SpatialTransformer) for block in layer.transformer_blocks
-    ]
-    modules = [block.ff for block in transformers]
+    modules = feed_forward(unet)
     if everything:
-        modules += [block.attn1 for block in transformers]
-        modules += [layer for layer in unet.modules() if isinstance(layer, ResBlock)]
-    own = [vars(module).get("forward") for module in modules]
-    for module in modules:
-        module.forward = partial(_checkpointed, module.forward)
-    try:
-        yield
-    finally:
-        for module, forward in zip(modules, own, strict=True):
-            del module.forward
-            if forward is not None:
-                module.forward = forward
-
-
-def _checkpointed(forward: Callable, *args, **kwargs):
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    options = {"use_reentrant": False, "preserve_rng_state": False, "context_fn": _contexts}
-    return checkpoint(forward, *args, **options, **kwargs)
-
-
-def _contexts() -> tuple:
-    """For the forward pass, and for its repetition, in which the modes of the first are not in force."""
-    return nullcontext(), _modes()
+        modules += residual_and_self_attention(unet)
+    return recomputed(modules, _modes)
 
 
 @contextmanager

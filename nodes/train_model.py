@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -14,16 +13,17 @@ import comfy.model_management
 import comfy.model_sampling
 import comfy.ops
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, attention_pytorch
-from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from realcompo_core.errors import Cancelled, RealCompoError
 from realcompo_core.samplers import euler
 from tokencompose_core.lora import add_lora, lora_state, remove_lora
 
 from .branch import UsableTensors, usable_weights
+from .host_layers import cross_attention
+from .recomputation import feed_forward, recomputed, residual_and_self_attention
 
 ALL_MEMORY = 1e20  # bytes: the host unloads every other model
 SAMPLES = 64  # values of each weight that tell models apart
@@ -59,7 +59,7 @@ class HostModel:
         self.alphas = 1 / (sampling.sigmas.cpu() ** 2 + 1)
         is_v = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
         self.prediction = "v_prediction" if is_v else "epsilon"
-        self.factors = decoder_layers(unet)
+        self.factors = {layer.name: layer.factor for layer in cross_attention(unet) if layer.part != "input"}
         self._latents: dict[str, Tensor] = {}
         self._texts: dict[str, dict[str, Tensor]] = {}
 
@@ -127,7 +127,8 @@ class HostModel:
             else:
                 stack.enter_context(_copied_weights(network))
             if checkpointing:
-                stack.enter_context(_recomputed(network))
+                layers = feed_forward(network) + residual_and_self_attention(network)
+                stack.enter_context(recomputed(layers, UsableTensors))
             yield
 
     def learnt(self) -> dict[str, Tensor]:
@@ -198,22 +199,6 @@ def literal(caption: str) -> str:
     return re.sub(r"([()])", r"\\\1", caption)
 
 
-def decoder_layers(unet: UNetModel) -> dict[str, int]:
-    """Names of the cross-attention modules of middle block and decoder, with how many times smaller their maps are."""
-    size = 1
-    found = {}
-    for part in ("input_blocks", "middle_block", "output_blocks"):
-        block = getattr(unet, part) or nn.Module()  # some have no middle block
-        for name, layer in block.named_modules(prefix=part):
-            if isinstance(layer, Downsample) or (isinstance(layer, ResBlock) and layer.updown and part[0] == "i"):
-                size *= 2
-            elif isinstance(layer, Upsample):
-                size //= 2
-            elif isinstance(layer, SpatialTransformer) and part != "input_blocks":
-                found |= {f"{name}.transformer_blocks.{i}.attn2": size for i in range(len(layer.transformer_blocks))}
-    return found
-
-
 def _fused_attention(_, *args, **kwargs) -> Tensor:
     return attention_pytorch(*args, **kwargs)
 
@@ -273,34 +258,3 @@ def _cast_to_input(network: nn.Module) -> Iterator[None]:
             del layer.comfy_cast_weights
             if value is not None:
                 layer.comfy_cast_weights = value
-
-
-@contextmanager
-def _recomputed(network: nn.Module) -> Iterator[None]:
-    """Inside, residual blocks, self-attention and feed-forward layers keep only their input for the backward pass."""
-    modules = [layer for layer in network.modules() if isinstance(layer, ResBlock)]
-    for layer in network.modules():
-        if isinstance(layer, SpatialTransformer):
-            modules += [part for block in layer.transformer_blocks for part in (block.attn1, block.ff)]
-    own = [vars(module).get("forward") for module in modules]
-    for module in modules:
-        module.forward = partial(_checkpointed, module.forward)
-    try:
-        yield
-    finally:
-        for module, forward in zip(modules, own, strict=True):
-            del module.forward
-            if forward is not None:
-                module.forward = forward
-
-
-def _checkpointed(forward: Callable, *args, **kwargs):
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    options = {"use_reentrant": False, "preserve_rng_state": False, "context_fn": _contexts}
-    return checkpoint(forward, *args, **options, **kwargs)
-
-
-def _contexts() -> tuple:
-    """For the forward pass, which is in this mode already, and for its repetition."""
-    return ExitStack(), UsableTensors()

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import Gradient, MapReader, Objective
 from .balancer import Balancer, BalanceSettings, branch_names
+from .diffusers_recording import cross_attention
 from .errors import BranchMismatchError, Cancelled, RealCompoError
 from .layout import MAX_OBJECTS, Layout
 from .providers import LayoutProvider, get_provider
@@ -211,19 +212,15 @@ def attention_layers(unet: nn.Module, layers: int | str) -> list[str]:
     layers: a factor (all encoder and decoder blocks whose maps are that many times smaller than the latent: 4 is the
     method's choice) or a regular expression that is searched in the names.
     """
-    order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
-    names = [name for name, module in unet.named_modules() if name.endswith(".attn2")]
-    names.sort(key=lambda name: order[name.split(".")[0]])
+    known = cross_attention(unet)
     if isinstance(layers, str):
-        chosen = [name for name in names if re.search(layers, name)]
+        chosen = [layer.name for layer in known if re.search(layers, layer.name)]
     else:
-        deepest = len(unet.config.block_out_channels) - 1
-        factors = {f"down_blocks.{i}": 2**i for i in range(deepest + 1)}
-        factors |= {f"up_blocks.{i}": 2 ** (deepest - i) for i in range(deepest + 1)}
-        chosen = [name for name in names if factors.get(".".join(name.split(".")[:2])) == layers]
+        chosen = [layer.name for layer in known if layer.part != "mid" and layer.factor == layers]
     if not chosen:
         raise RealCompoError(
-            f"layers={layers!r} matches none of this UNet's cross-attention layers: {', '.join(names)}"
+            f"layers={layers!r} matches none of this UNet's cross-attention layers: "
+            f"{', '.join(layer.name for layer in known)}"
         )
     return chosen
 

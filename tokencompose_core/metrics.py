@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .losses import Targets, attention_share
+from realcompo_core.grounding_metrics import attention_iou
 
-THRESHOLD = 0.4  # of a map's largest value: Tang et al. 2023, "What the DAAM"
+from .losses import Targets, attention_share
 
 
 @torch.no_grad()
@@ -39,10 +39,3 @@ def noun_maps(layers: Mapping[str, Tensor], targets: Targets) -> Tensor:
     weights = targets.members / targets.members.sum(-1, keepdim=True).clamp_min(1)
     means = (torch.einsum("bnc,bchw->bnhw", weights, layer.float().mean(1)) for layer in layers.values())
     return sum(F.interpolate(mean, size, mode="bilinear") for mean in means) / max(len(layers), 1)
-
-
-def attention_iou(maps: Tensor, masks: Tensor, threshold: float = THRESHOLD) -> Tensor:
-    """Intersection over union of `maps` above `threshold` times their largest value, with `masks`; (..., H, W) each."""
-    inside = maps >= threshold * maps.amax((-2, -1), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
-    wanted = masks > 0.5
-    return (inside & wanted).sum((-2, -1)) / (inside | wanted).sum((-2, -1)).clamp_min(1)

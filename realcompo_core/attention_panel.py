@@ -1,0 +1,189 @@
+"""Attention maps as two files that a browser shows: a JSON that says what there is, and the maps, to be read in parts.
+
+The binary file holds records of one map each: its largest value as float32, then its values as uint16, 65535 being the
+largest, all little-endian. Records of the same size lie in frames: the words and targets of one item, at one head, step
+and layer. A browser asks for a frame at a time, whose place it computes from the sizes in the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .attention_maps import AttentionMaps, BranchMaps, Word
+from .drawing import color_of
+from .errors import PhraseNotInPromptError, RealCompoError
+from .grounding_metrics import ALL, Target, layout_targets
+from .layout import Layout
+from .regions import region_maps
+
+VERSION = 1
+# Stops at even distances, RGB. Attention from none to the largest; differences and weights from the first branch on.
+MAP_COLORS = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
+DIFFERENCE_COLORS = ((84, 39, 136), (247, 247, 247), (179, 88, 6))
+
+
+def write_panel(maps: AttentionMaps, pictures: Sequence[dict | None], folder: Path, name: str) -> tuple[str, str]:
+    """Writes `<name>.json` and `<name>.bin` into `folder` and returns their names.
+
+    pictures: how the host names the picture of each item, or None where there is none.
+    Raises RealCompoError if nothing was recorded, or if the files cannot be written; none of them is left then.
+    """
+    maps.branch()
+    header, data = folder / f"{name}.json", folder / f"{name}.bin"
+    try:
+        with data.open("wb") as file:
+            contents = _write_maps(maps, file)
+        described = {"version": VERSION, "data": data.name, "pictures": list(pictures), **contents}
+        header.write_text(json.dumps(described), encoding="utf-8")
+    except OSError as error:
+        for path in (header, data):
+            path.unlink(missing_ok=True)
+        raise RealCompoError(
+            f"the attention maps ({maps.nbytes / 1e6:.0f} MB) could not be written into {folder} ({error}): free some "
+            "space there, or record fewer steps, blocks instead of layers, or averaged heads"
+        ) from error
+    return header.name, data.name
+
+
+def _write_maps(maps: AttentionMaps, file: BinaryIO) -> dict:
+    layout = maps.layout or Layout()
+    branches = [branch for branch in maps.branches if branch.maps]
+    targets = {
+        (branch.name, conditioning): _targets(branch, layout, conditioning)
+        for branch in branches
+        for conditioning in branch.conditionings
+    }
+    regions = {key: target for found in targets.values() for key, target in found.items()} or _places(layout)
+    sizes = sorted({layer.size for branch in branches for layer in branch.kept_layers})
+    phrases = [item.phrase for item in layout.objects]
+    return {
+        "colors": {"map": MAP_COLORS, "difference": DIFFERENCE_COLORS},
+        "objects": [
+            {"phrase": item.phrase, "box": item.box, "color": color_of(index)}
+            for index, item in enumerate(layout.objects)
+        ],
+        "regions": [
+            {"label": region.label, "color": color_of(phrases.index(region.label))} for region in regions.values()
+        ],
+        "region_maps": [{"size": size, "offset": _append(file, _coverage(regions.values(), size))} for size in sizes],
+        "branches": [
+            {
+                "name": branch.name,
+                "items": branch.batch,
+                "conditionings": {
+                    conditioning: _write_conditioning(
+                        branch, conditioning, targets[branch.name, conditioning], list(regions), file
+                    )
+                    for conditioning in branch.conditionings
+                },
+            }
+            for branch in branches
+        ],
+        "weights": _write_weights(maps, file),
+    }
+
+
+Key = tuple[str, bytes]  # of a target: its label, and its region; branches with unlike prompts may group objects unlike
+
+
+def _targets(branch: BranchMaps, layout: Layout, conditioning: str) -> dict[Key, Target]:
+    """None where the layout's phrases are not in the prompt."""
+    try:
+        return _by_region(layout_targets(branch, layout, conditioning))
+    except PhraseNotInPromptError:
+        return {}
+
+
+def _places(layout: Layout) -> dict[Key, Target]:
+    """Of each object, without words."""
+    return _by_region(
+        Target(item.phrase, Word(item.phrase, ()), lambda h, w, i=i: region_maps(layout, [[i]], h, w)[0])
+        for i, item in enumerate(layout.objects)
+    )
+
+
+def _by_region(targets: Iterable[Target]) -> dict[Key, Target]:
+    return {(target.label, target.region(64, 64).numpy().tobytes()): target for target in targets}
+
+
+def _coverage(regions: Iterable[Target], size: tuple[int, int]) -> Iterator[Tensor]:
+    for target in regions:
+        yield target.region(*size)[None]
+
+
+def _write_conditioning(
+    branch: BranchMaps, conditioning: str, targets: dict[Key, Target], regions: list[Key], file: BinaryIO
+) -> dict:
+    words = branch.words[conditioning]
+    shown = [*words, *(target.word for target in targets.values())]
+    heads = branch.heads if branch.heads > 1 else 0
+    steps = sorted({step for own, _, step in branch.maps if own == conditioning})
+    return {
+        "words": [
+            {
+                "text": word.text,
+                "regions": [
+                    regions.index(key)
+                    for key, target in targets.items()
+                    if set(word.columns) <= set(target.word.columns)
+                ],
+            }
+            for word in words
+        ],
+        "targets": [{"label": target.label, "region": regions.index(key)} for key, target in targets.items()],
+        "steps": [{"index": step, "level": branch.levels[step]} for step in steps],
+        "heads": heads,
+        "layers": [
+            {
+                "name": ALL if layer is None else layer.name,
+                "size": branch.size if layer is None else layer.size,
+                "offset": _append(file, _frames(branch, conditioning, shown, layer and layer.name, steps, heads)),
+            }
+            for layer in [None, *branch.kept_layers]
+        ],
+    }
+
+
+def _frames(
+    branch: BranchMaps, conditioning: str, words: Sequence[Word], layer: str | None, steps: Sequence[int], heads: int
+) -> Iterator[Tensor]:
+    """(B * len(words), h, w) of each head of each step; the mean over them comes before them."""
+    for step in (None, *steps):
+        for head in (None, *range(heads)):
+            yield branch.word_maps(words, conditioning, layer=layer, step=step, head=head).flatten(0, 1)
+
+
+def _write_weights(maps: AttentionMaps, file: BinaryIO) -> dict | None:
+    """Each frame has the branches' weights at one step, for one item; the mean over the steps comes first."""
+    if maps.trace is None or not maps.trace.steps:
+        return None
+    steps = sorted({step.index for step in maps.trace.steps})
+    weights = torch.stack([maps.weights(step) for step in steps]).float()
+    frames = (step.flatten(0, 1) for step in (weights.mean(0), *weights))
+    return {
+        "branches": maps.trace.branches,
+        "items": weights.shape[1],
+        "steps": steps,
+        "size": weights.shape[-2:],
+        "offset": _append(file, frames),
+    }
+
+
+def _append(file: BinaryIO, frames: Iterable[Tensor]) -> int:
+    """Writes a record for each map of the frames, (n, h, w) each; returns where the first one is."""
+    offset = file.tell()
+    for frame in frames:
+        values = frame.float().numpy()
+        largest = values.max((1, 2), initial=0)
+        records = np.empty(len(values), [("largest", "<f4"), ("values", "<u2", values.shape[1:])])
+        records["largest"] = largest
+        records["values"] = np.rint(values * (65535 / np.where(largest > 0, largest, 1))[:, None, None])
+        file.write(records.tobytes())
+    return offset
