@@ -2,9 +2,9 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply_layout, layout_nodes, report_nodes, sampling_nodes, shapescenes_loader, train_nodes
+from . import apply_layout, attention_nodes, layout_nodes, report_nodes, sampling_nodes, shapescenes_loader, train_nodes
 
-MODULES = (layout_nodes, apply_layout, sampling_nodes, report_nodes, shapescenes_loader, train_nodes)
+MODULES = (layout_nodes, apply_layout, sampling_nodes, report_nodes, attention_nodes, shapescenes_loader, train_nodes)
 
 
 class RealCompoExtension(ComfyExtension):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate, chain
 from typing import Any
 
+from realcompo_core.attention_maps import Prompt
 from realcompo_core.balancer import branch_names
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout
 from realcompo_core.tokens import TokenGroup, phrase_indices, token_groups
 
-END_OF_WORD = "</w>"
+T5 = "t5xxl"
+END_OF_WORD, WORD_START = "</w>", "▁"
 
 
 def prompt_groups(clip: Any, layout: Layout, include_adjectives: bool, positives: Sequence[list]) -> list[TokenGroup]:
@@ -44,26 +47,86 @@ def covers_picture(options: dict) -> bool:
 def prompt_pieces(clip: Any, prompt: str) -> tuple[list[tuple[str, list[int]]], int]:
     """The prompt's words, each with its token indices in the conditioning, and the conditioning's length."""
     chunks = clip.tokenize(prompt, return_word_ids=True)
-    chunks = chunks[next((name for name in ("l", "h", "g") if name in chunks), next(iter(chunks)))]
-    pieces: list[tuple[str, list[int]]] = []
-    text, indices, position = "", [], 0
+    key = next((name for name in ("l", "h", "g") if name in chunks), next(iter(chunks)))
+    return _stream_pieces(clip, key, chunks[key])
+
+
+def prompt_words(clip: Any, prompt: str) -> Prompt:
+    """The same of any CLIP of the host, also those of SD3 (CLIP's tokens, then T5's) and Flux (T5's alone)."""
+    chunks = clip.tokenize(prompt, return_word_ids=True)
+    if T5 not in chunks:
+        pieces, length = prompt_pieces(clip, prompt)
+        return Prompt([(text.strip(), tokens) for text, tokens in pieces], length)
+    streams = [T5]
+    if "g" in chunks:
+        encoder = clip.cond_stage_model
+        streams = [key for key, part in (("g", "clip_g"), (T5, T5)) if getattr(encoder, part, True) is not None]
+    words: list[tuple[str, list[int]]] = []
+    length = 0
+    for key in streams:
+        pieces, count = _stream_pieces(clip, key, chunks[key])
+        shifted = [(text.strip(), [length + token for token in tokens]) for text, tokens in pieces]
+        words = _joined_streams(words, shifted) if words else shifted
+        length += count
+    return Prompt(words, length)
+
+
+def _joined_streams(words: list[tuple[str, list[int]]], others: list[tuple[str, list[int]]]) -> list:
+    """The words, with the tokens of another tokenizer's words that share a letter with them."""
+    spans, other_spans = (_letter_spans(texts) for texts in (words, others))
+    if not spans or not other_spans or spans[-1][1] != other_spans[-1][1]:  # they do not read the same letters
+        return words + others
+    joined = []
+    for (text, tokens), (start, end) in zip(words, spans, strict=True):
+        sharing = [found for (_, found), (a, b) in zip(others, other_spans, strict=True) if a < end and start < b]
+        joined.append((text, [*tokens, *chain.from_iterable(sharing)]))
+    return joined
+
+
+def _letter_spans(words: list[tuple[str, list[int]]]) -> list[tuple[int, int]]:
+    """First letter and the one after the last of each word, without spaces."""
+    ends = list(accumulate(len(text) for text, _ in words))
+    return list(zip([0, *ends], ends, strict=False))
+
+
+def _stream_pieces(clip: Any, key: str, chunks: list) -> tuple[list[tuple[str, list[int]]], int]:
+    """Of one of the text encoders: words, each with its token indices, and the number of tokens."""
+    tokenizer = getattr(clip.tokenizer, key, getattr(clip.tokenizer, f"clip_{key}", clip.tokenizer))
+    pieces: list[tuple[str, int]] = []
+    position = 0
     for chunk in chunks:
-        for (token, _, word_id), (_, piece) in zip(chunk, _pieces(clip, chunk), strict=True):
-            if word_id != 0 and isinstance(token, int):
-                indices.append(position)
-                text += piece.removesuffix(END_OF_WORD)
-                if piece.endswith(END_OF_WORD):
-                    pieces.append((_decoded(text) + " ", indices))
-                    text, indices = "", []
+        for token, _, word_id in chunk:
+            if word_id != 0 and isinstance(token, int):  # no special token, and no embedding
+                pieces.append((tokenizer.untokenize([(token, 1.0)])[0][1], position))
             position += 1
-    return pieces, position
+    return (_sentencepiece_words if key == T5 else _byte_pair_words)(pieces), position
 
 
-def _pieces(clip: Any, chunk: list) -> list[tuple]:
-    """Each token with its vocabulary entry; an embedding has none."""
-    return [
-        (pair, clip.tokenizer.untokenize([pair])[0][1] if isinstance(pair[0], int) else END_OF_WORD) for pair in chunk
-    ]
+def _byte_pair_words(pieces: list[tuple[str, int]]) -> list[tuple[str, list[int]]]:
+    """CLIP's: the last piece of a word says so."""
+    words: list[tuple[str, list[int]]] = []
+    text, indices = "", []
+    for piece, position in pieces:
+        indices.append(position)
+        text += piece.removesuffix(END_OF_WORD)
+        if piece.endswith(END_OF_WORD):
+            words.append((_decoded(text) + " ", indices))
+            text, indices = "", []
+    return words
+
+
+def _sentencepiece_words(pieces: list[tuple[str, int]]) -> list[tuple[str, list[int]]]:
+    """T5's: the first piece of a word says so; punctuation is a word of its own."""
+    words: list[tuple[str, list[int]]] = []
+    joins = False
+    for piece, position in pieces:
+        text = piece.removeprefix(WORD_START)
+        if joins and text == piece and text.isalnum() == words[-1][0].strip().isalnum():
+            words[-1] = words[-1][0].strip() + text + " ", [*words[-1][1], position]
+        else:
+            words.append((text + " ", [position]))
+        joins = True
+    return [(text, indices) for text, indices in words if text.strip()]
 
 
 def _decoded(text: str) -> str:

@@ -11,9 +11,14 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from realcompo_core.balancer import BalanceSettings
+from realcompo_core.attention_maps import AttentionMaps, Keep
+from realcompo_core.balancer import BalanceSettings, branch_names
+from realcompo_core.recording import Recorder
 
+from .attention_recording import recorded
+from .connections import output_is_used
 from .guider import BalancedGuider, BranchInput
+from .prompt_tokens import prompt_words
 from .schema import ADVANCED, schema
 from .types import AttentionMapsType, BalanceSettingsType, BalanceTraceType, BranchType, LayoutType
 
@@ -21,6 +26,7 @@ SETTINGS_TIP = (
     "From Balance Settings. Without it: one pass, starting from the layout, fidelity alone after 60 % of the steps."
 )
 LAYOUT_TIP = "What is where. Its phrases must occur in its prompt; without objects the fidelity branch works alone."
+MAPS_SLOT = 2  # of the sampler's outputs
 CLIP_TIP = "The CLIP that encoded the positive conditionings: it tells which tokens are the layout's objects."
 
 
@@ -242,9 +248,17 @@ class DualUNetBalancerSampler(io.ComfyNode):
             outputs=[
                 io.Latent.Output(tooltip="The balanced picture's latent."),
                 BalanceTraceType.Output("trace", tooltip="What the balancer did, for Balance Report."),
-                AttentionMapsType.Output("attention_maps", tooltip="The maps it read."),
+                AttentionMapsType.Output(
+                    "attention_maps",
+                    tooltip="Both branches' attention to the prompt's words, for the Attention Map Viewer. Nothing is "
+                    "recorded if this is not connected.",
+                ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs) -> bool:
+        return output_is_used(MAPS_SLOT)
 
     @classmethod
     def execute(
@@ -270,6 +284,15 @@ class DualUNetBalancerSampler(io.ComfyNode):
             BranchInput(model, positive, negative, cfg),
             BranchInput(spatial_model, spatial_positive, spatial_negative, cfg),
         ]
+        maps = AttentionMaps(layout=layout)
+        if output_is_used(MAPS_SLOT):
+            prompt = {"positive": prompt_words(clip, layout.prompt)}
+            recorders = [Recorder(name, Keep(), prompt) for name in branch_names(len(branches))]
+            maps.branches = [recorder.branch for recorder in recorders]
+            branches = [
+                replace(branch, model=recorded(branch.model, recorder))
+                for branch, recorder in zip(branches, recorders, strict=True)
+            ]
         guider = _guider(branches, layout, clip, settings)
         schedule = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
         samples = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
@@ -284,7 +307,8 @@ class DualUNetBalancerSampler(io.ComfyNode):
             seed=seed,
         )
         samples = samples.to(comfy.model_management.intermediate_device())
-        return io.NodeOutput({**latent_image, "samples": samples}, guider.trace, guider.trace)
+        maps.trace = guider.trace
+        return io.NodeOutput({**latent_image, "samples": samples}, guider.trace, maps)
 
 
 def _guider(branches, layout, clip, settings: NodeSettings | None) -> BalancedGuider:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .attention_maps import BranchMaps, Keep, MapLayer, Prompt, Word, kept_columns, map_bytes
+from .errors import RealCompoError
 
 SCORES_AT_ONCE = 2**24  # 64 MB of fp32
 
@@ -54,10 +55,15 @@ class Recorder:
         """One attention layer's queries (B, heads, n, d) and keys (B, heads, T, d), which count for the map `layer`.
 
         Of joint attention, the picture's queries and the text's keys. A host repeats a shorter text up to the length
-        of a longer one; the repeats are added up.
+        of a longer one; the repeats are added up. Raises RealCompoError for fewer tokens than the prompt has.
         """
         q, k = q.detach(), k.detach()
         prompt = self._prompts.get(conditioning)
+        if prompt is not None and k.shape[2] < prompt.length:
+            raise RealCompoError(
+                f"the {conditioning} prompt of the recording has {prompt.length} tokens, and the model reads "
+                f"{k.shape[2]}: give the recording the very prompt and CLIP that made the conditioning, or no prompt"
+            )
         if conditioning not in self._columns:
             columns, words, _ = self._layout(prompt, k.shape[2])
             self._columns[conditioning], self.branch.words[conditioning] = columns, words
