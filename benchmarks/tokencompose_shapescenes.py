@@ -123,20 +123,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", choices=list(WEIGHTS), default=list(WEIGHTS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--prompts", type=int, default=100)
-    parser.add_argument("--scenes", type=int, default=1500, help="training scenes")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--scenes", type=int, default=4000, help="training scenes")
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--token-weight", type=float, default=1e-2)
+    parser.add_argument("--learning-rate", type=float, default=4e-4, help="at first; it follows a cosine down to 0")
+    parser.add_argument("--token-weight", type=float, default=3e-4)
     parser.add_argument("--pixel-weight", type=float, default=1e-3)
-    parser.add_argument("--nouns-only", action="store_true", help="ground nouns without their adjectives")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the training")
+    parser.add_argument("--adjectives", action="store_true", help="ground nouns with their adjectives")
     parser.add_argument("--output", type=Path, default=RESULTS / "tokencompose_shapescenes.json")
     arguments = parser.parse_args()
     start, layout_branch = pipelines()
     judge, scenes = load_judge(), held_out_scenes(arguments.prompts)
     real = real_features(scenes, judge, 10**6)
-    tokenizer, adjectives = start.tokenizer, not arguments.nouns_only
+    tokenizer, adjectives = start.tokenizer, arguments.adjectives
     held_out = [example(s, tokenizer, 2 * DRAWING_SEED + i, adjectives) for i, s in enumerate(scenes)]
     training: list[dict] = []
     document = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"runs": {}}
@@ -163,10 +164,12 @@ def main() -> None:
                     batch_size=arguments.batch_size,
                     accumulation=1,
                     learning_rate=arguments.learning_rate,
+                    schedule="cosine",
                     warmup=20,
                     token_weight=token * arguments.token_weight,
                     pixel_weight=pixel * arguments.pixel_weight,
                     caption_dropout=0.1,
+                    precision=arguments.precision,
                     seed=seed,
                 )
                 pipeline = learn(start, training, settings, f"{name} seed {seed}")

@@ -256,7 +256,7 @@ class AttentionMaps:
                 arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "header"}
             if header["version"] != VERSION:
                 raise ValueError(f"version {header['version']}")
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
             raise RealCompoError(f"{path} holds no attention maps of this version: {error}") from error
         branches = []
         for given in header["branches"]:
