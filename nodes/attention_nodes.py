@@ -56,18 +56,18 @@ def place_inputs() -> list[io.Input]:
         ),
         io.Int.Input(
             "step",
-            default=0,
-            min=0,
+            default=-1,
+            min=-1,
             max=10000,
-            tooltip="Step, counted from 1; 0 for the mean of all.",
+            tooltip="Step, counted from 0; -1 for the mean of all.",
             extra_dict=ADVANCED,
         ),
         io.Int.Input(
             "head",
-            default=0,
-            min=0,
+            default=-1,
+            min=-1,
             max=1000,
-            tooltip="Head, counted from 1, of a recording with heads apart; 0 for the mean.",
+            tooltip="Head, counted from 0, of a recording with heads apart; -1 for the mean.",
             extra_dict=ADVANCED,
         ),
     ]
@@ -260,8 +260,8 @@ class AttentionMapViewer(io.ComfyNode):
     ) -> io.NodeOutput:
         chosen = {
             "layer": layer or None,
-            "step": step - 1 if step else None,
-            "head": head - 1 if head else None,
+            "step": step if step >= 0 else None,
+            "head": head if head >= 0 else None,
         }
         view = View(conditioning, branch or None, **chosen, palette=palette, opacity=opacity, normalise=normalise)
         own = attention_maps.branch(view.branch)

@@ -116,7 +116,7 @@ def select(maps: AttentionMaps, axis: str, phrases: Sequence[str], view: View, i
     count = min(len(known), MAX_COLUMNS)
     values = [known[round(i * (len(known) - 1) / max(count - 1, 1))] for i in range(count)]
     columns = _same_size([column(branch, **{axis[:-1]: value}) for value in values])
-    names = [f"{axis[:-1]} {value + 1}" if axis in ("steps", "heads") else str(value) for value in values]
+    names = [f"{axis[:-1]} {value}" if axis in ("steps", "heads") else str(value) for value in values]
     return Shown(torch.stack(columns, 1), labels, names)
 
 

@@ -16,17 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .attention_drawing import DIFFERENCE, PALETTES
 from .attention_maps import AttentionMaps, BranchMaps, Word
-from .drawing import color_of
+from .drawing import RGB, color_of
 from .errors import PhraseNotInPromptError, RealCompoError
 from .grounding_metrics import ALL, Target, layout_targets
 from .layout import Layout
 from .regions import region_maps
 
 VERSION = 1
-# Stops at even distances, RGB. Attention from none to the largest; differences and weights from the first branch on.
-MAP_COLORS = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191))
-DIFFERENCE_COLORS = ((84, 39, 136), (247, 247, 247), (179, 88, 6))
 
 
 def write_panel(maps: AttentionMaps, pictures: Sequence[dict | None], folder: Path, name: str) -> tuple[str, str]:
@@ -61,18 +59,23 @@ def _write_maps(maps: AttentionMaps, file: BinaryIO) -> dict:
         for conditioning in branch.conditionings
     }
     regions = {key: target for found in targets.values() for key, target in found.items()} or _places(layout)
-    sizes = sorted({layer.size for branch in branches for layer in branch.kept_layers})
+    sizes = {layer.size for branch in branches for layer in branch.kept_layers}
+    if maps.trace is not None:
+        sizes |= {tuple(step.weights.shape[-2:]) for step in maps.trace.steps}
     phrases = [item.phrase for item in layout.objects]
     return {
-        "colors": {"map": MAP_COLORS, "difference": DIFFERENCE_COLORS},
+        "palettes": PALETTES,
+        "difference": DIFFERENCE,
         "objects": [
-            {"phrase": item.phrase, "box": item.box, "color": color_of(index)}
+            {"phrase": item.phrase, "box": item.box, "color": _hex(color_of(index))}
             for index, item in enumerate(layout.objects)
         ],
         "regions": [
-            {"label": region.label, "color": color_of(phrases.index(region.label))} for region in regions.values()
+            {"label": region.label, "color": _hex(color_of(phrases.index(region.label)))} for region in regions.values()
         ],
-        "region_maps": [{"size": size, "offset": _append(file, _coverage(regions.values(), size))} for size in sizes],
+        "region_maps": [
+            {"size": size, "offset": _append(file, _coverage(regions.values(), size))} for size in sorted(sizes)
+        ],
         "branches": [
             {
                 "name": branch.name,
@@ -174,6 +177,10 @@ def _write_weights(maps: AttentionMaps, file: BinaryIO) -> dict | None:
         "size": weights.shape[-2:],
         "offset": _append(file, frames),
     }
+
+
+def _hex(color: RGB) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
 def _append(file: BinaryIO, frames: Iterable[Tensor]) -> int:
