@@ -256,14 +256,26 @@ def check_joint(family: str, config: dict, layers: list[str]) -> None:
     assert (branch.token_maps("negative").sum(1) - 1).abs().max() < ROUNDING * length
 
 
+def watched(recorder: Recorder) -> list[int]:
+    """The steps that passes are kept for, in the order in which they come."""
+    seen: list[int] = []
+    end_pass = recorder.end_pass
+
+    def watch(step, level):
+        seen.append(step)
+        end_pass(step, level)
+
+    recorder.end_pass = watch
+    return seen
+
+
 def check_samplers() -> None:
     """Every step has maps, which are those at its own noise level, also where a sampler looks between levels."""
     model = random_model("SD15", SD15)
     positive, negative = conditioning(9, 1), conditioning(9, 2)
     for sampler in ("euler", "heun", "dpm_2", "dpmpp_sde", "uni_pc", "ddim"):
         recorder = Recorder("model", Keep("all"), {"positive": None, "negative": None})
-        seen = []
-        recorder.end_pass = lambda step, level, seen=seen: (seen.append(step), Recorder.end_pass(recorder, step, level))
+        seen = watched(recorder)
         sampled(recording.recorded(model, recorder, 9), positive, negative, sampler=sampler)
         assert recorder.branch.steps == list(range(STEPS)), sampler
         assert seen == sorted(seen), sampler
@@ -319,7 +331,7 @@ def check_patches_of_others() -> None:
 
 
 def check_bundled() -> None:
-    """Words of the bundled model: long prompts, a shorter negative, two recordings of one model, attention on objects."""
+    """Words of the bundled model, of a prompt in several chunks with a negative in one; another prompt is refused."""
     model, clip = shapes.load_model(), shapes.load_clip()
 
     def encoded(text):
