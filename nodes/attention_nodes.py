@@ -35,6 +35,8 @@ from .prompt_tokens import prompt_words
 from .schema import ADVANCED, schema
 from .types import AttentionMapsType, LayoutType
 
+RECORDED_SLOT, JSON_SLOT = 1, 2  # of Record Attention's and the viewer's outputs
+KEPT_PANELS = 8  # recordings in the host's temp folder, the newest, for panels that are open
 MAPS_TIP = "From Record Attention or the Dual-UNet Balancer Sampler."
 WORDS_TIP = "Words or phrases of the prompt, with commas between them. Empty: all words."
 
@@ -143,11 +145,11 @@ class RecordAttention(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> bool:
-        return output_is_used(1)
+        return output_is_used(RECORDED_SLOT)
 
     @classmethod
     def execute(cls, model, prompt, negative_prompt, tokens, layers, heads, every, limit, clip=None) -> io.NodeOutput:
-        if not output_is_used(1):
+        if not output_is_used(RECORDED_SLOT):
             return io.NodeOutput(model, AttentionMaps())
         prompts: dict[str, Prompt | None] = {"positive": None, "negative": None}
         if clip is not None:
@@ -239,6 +241,10 @@ class AttentionMapViewer(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> bool:
+        return output_is_used(JSON_SLOT)
+
+    @classmethod
     def execute(
         cls,
         attention_maps,
@@ -268,7 +274,9 @@ class AttentionMapViewer(io.ComfyNode):
         phrases = [phrase.strip() for phrase in words.split(",") if phrase.strip()]
         photos = [None] * own.batch if image is None else _photos(image, own.batch)
         shown = [select(attention_maps, axis, phrases, view, item) for item in range(own.batch)]
-        text = json.dumps([_as_numbers(s) for s in shown])
+        text = ""
+        if export == "json" or output_is_used(JSON_SLOT):
+            text = json.dumps([_as_numbers(s) for s in shown])
         if export != "none":
             _export(attention_maps, text, export, filename_prefix)
 
@@ -391,6 +399,9 @@ def _panel(cls, maps: AttentionMaps, image: torch.Tensor | None) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"realcompo_attention_{np.random.default_rng().integers(2**48):012x}"
     write_panel(maps, pictures, folder, name)
+    for old in sorted(folder.glob("realcompo_attention_*.bin"), key=lambda path: path.stat().st_mtime)[:-KEPT_PANELS]:
+        old.unlink()
+        old.with_suffix(".json").unlink(missing_ok=True)
     return {"filename": f"{name}.json", "subfolder": "", "type": "temp"}
 
 

@@ -64,7 +64,7 @@ class _Sampling:
         if self._levels:
             layers = self._reading.layers(self._size)
             steps = len(self._levels)
-            size = self._recorder.begin(layers, self._length, len(CONDITIONINGS), len(noise), steps)
+            size = self._recorder.begin(layers, self._length, len(noise), steps)
             kept = sum(self._recorder.wants(step) for step in range(steps))
             self._tell(f"Attention: {kept} of {steps} steps, {len(layers)} maps each, at most {size / 1e6:.0f} MB")
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)

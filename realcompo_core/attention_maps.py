@@ -110,9 +110,8 @@ class BranchMaps:
 
     @property
     def heads(self) -> int:
-        """How many heads are kept apart; 1 where they were averaged, or where layers have unlike numbers of them."""
-        counts = {layer.shape[1] for layer in self.maps.values()}
-        return counts.pop() if len(counts) == 1 else 1
+        """How many heads are kept apart, of the layers with the most; 1 where they were averaged."""
+        return max(layer.shape[1] for layer in self.maps.values())
 
     @property
     def batch(self) -> int:
@@ -136,7 +135,8 @@ class BranchMaps:
     ) -> Tensor:
         """(B, T, H, W) fp32: the mean over what is not chosen, at the finest chosen layer's size.
 
-        Raises RealCompoError for a conditioning, layer, step or head that was not kept.
+        Where layers have unlike numbers of heads, a head is that of the layers that have it; 0 everywhere if the chosen
+        layer has not. Raises RealCompoError for a conditioning, layer, step or head that was not kept.
         """
         self._check(conditioning, layer, step, head)
         chosen = {
@@ -147,13 +147,16 @@ class BranchMaps:
         by_size: dict[tuple[int, int], list[Tensor]] = {}
         for value in chosen.values():
             heads = value if head is None else value[:, head : head + 1]
-            by_size.setdefault(tuple(value.shape[-2:]), []).append(heads.float().mean(1))
+            found = by_size.setdefault(tuple(value.shape[-2:]), [])
+            if heads.shape[1]:
+                found.append(heads.float().mean(1))
         size = max(by_size, key=math.prod)
-        total = 0
+        total = torch.zeros(self.batch, next(iter(chosen.values())).shape[2], *size)
         for own, maps in by_size.items():
-            summed = sum(maps)
-            total = total + (summed if own == size else F.interpolate(summed, size, mode="bilinear"))
-        return total / len(chosen)
+            if maps:
+                summed = sum(maps)
+                total += summed if own == size else F.interpolate(summed, size, mode="bilinear")
+        return total / max(sum(map(len, by_size.values())), 1)
 
     def word_maps(self, words: Sequence[Word], conditioning: str = "positive", **chosen) -> Tensor:
         """(B, len(words), H, W): the mean over each word's tokens of `token_maps`."""

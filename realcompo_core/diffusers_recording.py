@@ -117,7 +117,7 @@ class _Taking:
                 name = self._names[layer.name]
                 kept[name] = MapLayer(name, _reduced(self._size, layer.factor)), layer.module.heads
             length = given["encoder_hidden_states"].shape[1]
-            self._recorder.begin(list(kept.values()), length, parts, len(sample) // parts, steps=0)
+            self._recorder.begin(list(kept.values()), length, len(sample) // parts, steps=0)
 
     def query(self, layer: CrossAttention, module: nn.Module, args: tuple, output: Tensor) -> None:
         self._query = output

@@ -16,7 +16,8 @@ SCORES_AT_ONCE = 2**24  # 64 MB of fp32
 class Recorder:
     """Collects one branch's maps. An adapter calls `begin` once, then for each network pass `read` and `end_pass`.
 
-    prompts: of the conditionings; None for one whose words are not known, and whose tokens are then numbered.
+    prompts: of the conditionings that are wanted; None for one whose words are not known, and whose tokens are then
+    numbered.
     """
 
     def __init__(self, name: str, keep: Keep, prompts: Mapping[str, Prompt | None]):
@@ -27,9 +28,7 @@ class Recorder:
         self._sums: dict[tuple[str, str], tuple[Tensor, int]] = {}
         self._interval = keep.every
 
-    def begin(
-        self, layers: Sequence[tuple[MapLayer, int]], length: int, conditionings: int, batch: int, steps: int
-    ) -> int:
+    def begin(self, layers: Sequence[tuple[MapLayer, int]], length: int, batch: int, steps: int) -> int:
         """A new run of `steps` steps: what was recorded is dropped. Returns the bytes that its maps will take.
 
         layers: with the number of their heads. length: of a conditioning whose words are not known. `steps` 0 is a
@@ -40,10 +39,7 @@ class Recorder:
         self._columns, self._sums = {}, {}
         tokens = [self._layout(prompt, length)[2] for prompt in self._prompts.values()]
         apart = self.keep.heads == "apart"
-        each = sum(
-            map_bytes([layer.size], sum(tokens[:conditionings]), batch, heads if apart else 1)
-            for layer, heads in layers
-        )
+        each = sum(map_bytes([layer.size], sum(tokens), batch, heads if apart else 1) for layer, heads in layers)
         self._interval = self.keep.interval(each, steps)
         return each * -(-steps // self._interval)
 
@@ -57,8 +53,10 @@ class Recorder:
         Of joint attention, the picture's queries and the text's keys. A host repeats a shorter text up to the length
         of a longer one; the repeats are added up. Raises RealCompoError for fewer tokens than the prompt has.
         """
+        if conditioning not in self._prompts:
+            return
         q, k = q.detach(), k.detach()
-        prompt = self._prompts.get(conditioning)
+        prompt = self._prompts[conditioning]
         if prompt is not None and k.shape[2] < prompt.length:
             raise RealCompoError(
                 f"the {conditioning} prompt of the recording has {prompt.length} tokens, and the model reads "

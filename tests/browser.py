@@ -17,6 +17,7 @@ LOAD_MS = 240_000
 TAB = "app.extensionManager.workflow.activeWorkflow?.path"
 DRAW = "app.canvas.draw(true, true)"  # as when the mouse moves; a node takes up and makes room for its pictures then
 REQUESTS = ("Failed to load resource", "Failed to fetch")
+LOADING = "ComfyApp graph accessed before initialization"  # what the frontend says of itself while a page loads
 COMPLAINTS = "[role=dialog], [role=alert], [data-testid=error-overlay], .p-toast-message-error"
 
 
@@ -48,7 +49,7 @@ class Editor:
 
     def _note(self, message) -> None:
         """Keeps errors, but those about requests: a frontend may ask for what an older host or no network has."""
-        if message.type == "error" and not any(words in message.text for words in REQUESTS):
+        if message.type == "error" and not any(words in message.text for words in (*REQUESTS, LOADING)):
             self.errors.append(message.text)
 
     def open(self, workflow: Path) -> None:

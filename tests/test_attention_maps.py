@@ -119,6 +119,18 @@ def test_mean_over_layers_steps_and_heads_is_that_of_resized_maps():
     torch.testing.assert_close(branch.token_maps().sum(1), torch.ones(2, 8, 12), atol=2e-3, rtol=0)
 
 
+def test_a_head_is_that_of_the_layers_that_have_it():
+    """SDXL's coarser layers have twice as many heads."""
+    branch = recording("apart")
+    for step in branch.steps:
+        branch.maps["positive", "fine", step] = branch.maps["positive", "fine", step][:, :2]
+    assert branch.heads == 4
+    coarse = branch.token_maps(layer="coarse", step=0, head=3)
+    upsampled = torch.nn.functional.interpolate(coarse, (8, 12), mode="bilinear")
+    torch.testing.assert_close(branch.token_maps(step=0, head=3), upsampled)
+    assert branch.token_maps(layer="fine", head=3).count_nonzero() == 0
+
+
 def test_a_word_is_the_mean_of_its_tokens_and_a_phrase_of_its_words():
     branch = recording()
     tokens = branch.token_maps()
@@ -188,7 +200,7 @@ def test_another_file_is_refused_by_name(tmp_path, content):
 
 def test_recorder_averages_layers_of_one_name_and_replaces_a_step():
     recorder = Recorder("model", Keep("all"), {"positive": None})
-    recorder.begin([(MapLayer("block", (3, 5)), 3)], 12, 1, 2, 4)
+    recorder.begin([(MapLayer("block", (3, 5)), 3)], 12, 2, 4)
     q, k = random(3, 2, 3, 15, 8), random(3, 2, 3, 12, 8, seed=1)
     recorder.read("positive", "block", q[2], k[2])
     recorder.end_pass(0, 9.0)
@@ -199,13 +211,13 @@ def test_recorder_averages_layers_of_one_name_and_replaces_a_step():
     (found,) = recorder.branch.maps.values()
     torch.testing.assert_close(found[:, 0].float(), wanted, atol=1e-3, rtol=1e-3)
     assert recorder.branch.levels == {0: 8.0}
-    recorder.begin([(MapLayer("block", (3, 5)), 3)], 12, 1, 2, 4)
+    recorder.begin([(MapLayer("block", (3, 5)), 3)], 12, 2, 4)
     assert not recorder.branch.maps
 
 
 def test_fewer_tokens_than_the_prompt_has_are_another_prompt():
     recorder = Recorder("model", Keep(), {"positive": PROMPT})
-    recorder.begin([(MapLayer("block", (3, 5)), 3)], 12, 1, 2, 1)
+    recorder.begin([(MapLayer("block", (3, 5)), 3)], 12, 2, 1)
     with pytest.raises(RealCompoError, match="positive prompt of the recording has 12 tokens, and the model reads 10"):
         recorder.read("positive", "block", random(2, 3, 15, 8), random(2, 3, 10, 8))
 
