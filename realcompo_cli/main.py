@@ -11,13 +11,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -48,6 +49,15 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
+class Axis(str, Enum):
+    """What a sheet of attention maps can compare. Typer knows no list of Literals."""
+
+    words = "words"
+    layers = "layers"
+    steps = "steps"
+    heads = "heads"
+
+
 app = typer.Typer(
     cls=Commands,
     help="Compositional pictures: two diffusion models, balanced for each pixel by their own attention maps.",
@@ -64,6 +74,19 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0)]
 ModeOption = Annotated[
     Literal["one_pass", "lookahead"],
     typer.Option(help="Read the maps of passes that are needed anyway, or look one step ahead (the paper, slower)."),
+]
+NegativeOption = Annotated[str, typer.Option(help="What must not be in the picture.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Diffusers folder with configuration and tokenizer, for .safetensors files.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+DtypeOption = Annotated[
+    Literal["fp16", "bf16", "fp32"] | None,
+    typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU"),
 ]
 SizeOption = Annotated[str, typer.Option(help="Width x height in pixels.", metavar="WxH")]
 
@@ -117,19 +140,12 @@ def generate(
         Path, typer.Option(help="Fidelity model: a diffusers folder or a .safetensors file.", exists=True)
     ],
     spatial: Annotated[Path, typer.Option(help="Spatial model of the same family, e.g. GLIGEN.", exists=True)],
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="Diffusers folder with configuration and tokenizer, for .safetensors files.",
-            exists=True,
-            file_okay=False,
-        ),
-    ] = None,
+    config: ConfigOption = None,
     layout: Annotated[
         Path | None, typer.Option(help="Layout JSON, for a provider's.", exists=True, dir_okay=False)
     ] = None,
     provider: ProviderOption = "rules",
-    negative: Annotated[str, typer.Option(help="What must not be in the picture.")] = "",
+    negative: NegativeOption = "",
     steps: Annotated[int, typer.Option(help="Sampling steps.", min=2)] = 50,
     sampler: Annotated[Literal["plms", "ddim", "euler", "dpmpp_2m"], typer.Option(help="Sampler.")] = "plms",
     cfg: Annotated[float, typer.Option(help="Guidance scale of both branches.")] = 7.5,
@@ -138,10 +154,7 @@ def generate(
     beta: Annotated[float, typer.Option(help="Share of the steps with GLIGEN's gates open.", min=0, max=1)] = 1.0,
     mode: ModeOption = "one_pass",
     layers: Annotated[int, typer.Option(help="Read attention at 1/N of the latent's resolution.")] = 4,
-    dtype: Annotated[
-        Literal["fp16", "bf16", "fp32"] | None,
-        typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU"),
-    ] = None,
+    dtype: DtypeOption = None,
     device: Annotated[str | None, typer.Option(help="cuda, mps, cpu, ...", show_default="the best one")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also draw with each branch alone.")] = False,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
@@ -179,6 +192,109 @@ def generate(
             "models": f"fidelity {fidelity}, spatial {spatial}",
         }
         write_report(files, report_on(pipeline, prompt, runs, settings, facts))
+
+
+@app.command()
+def attention(
+    prompt: PromptArgument,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="A diffusers folder or a .safetensors file: SD1.x, SD2.x or SDXL.",
+            exists=True,
+            show_default="the bundled one",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    negative: NegativeOption = "",
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps.", min=1, show_default="50; 12 for the bundled model")
+    ] = None,
+    cfg: Annotated[
+        float | None, typer.Option(help="Guidance scale; 1 for none.", show_default="7.5; 3 for the bundled model")
+    ] = None,
+    seed: SeedOption = 3,
+    size: Annotated[
+        str | None, typer.Option(help="Width x height in pixels.", metavar="WxH", show_default="the model's own")
+    ] = None,
+    words: Annotated[
+        str, typer.Option(help="Words or phrases of the prompt, with commas between them.", show_default="all words")
+    ] = "",
+    axis: Annotated[
+        list[Axis] | None,
+        typer.Option(help="What a sheet compares; repeat for more sheets.", show_default="words"),
+    ] = None,
+    conditioning: Annotated[
+        Literal["positive", "negative"], typer.Option(help="Whose words: the prompt's or the negative prompt's.")
+    ] = "positive",
+    layers: Annotated[
+        Literal["blocks", "layers", "decoder"],
+        typer.Option(help="Record a map for each block, each layer, or each block from the middle on."),
+    ] = "blocks",
+    heads: Annotated[
+        Literal["averaged", "apart"] | None,
+        typer.Option(
+            help="Apart takes as many times the memory as there are heads.",
+            show_default="averaged; apart with --axis heads",
+        ),
+    ] = None,
+    every: Annotated[int, typer.Option(help="Record every N-th step.", metavar="N", min=1)] = 1,
+    palette: Annotated[
+        Literal["viridis", "inferno", "turbo", "gray"], typer.Option(help="Colours of the maps.")
+    ] = "viridis",
+    layout: Annotated[
+        Path | None,
+        typer.Option(
+            help="Layout JSON: also write how much of each object's attention is in its box.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    dtype: DtypeOption = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cuda, mps, cpu, ...", show_default="the best one; cpu for the bundled model"),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("attention"),
+) -> None:
+    """Draw with one model, and show what each word attends to while it draws.
+
+    Example: realcompo attention "a red circle and a blue square" --words "red circle, square" --axis steps
+    """
+    pixels = size_of(size) if size else None
+    with kept_files(output) as files:
+        with out.status("Loading the model"):
+            from . import attention as recording
+
+            axes = [each.value for each in axis or [Axis.words]]
+            own_steps, own_cfg = recording.defaults(model)
+            wanted = recording.Wanted(
+                prompt=prompt,
+                negative=negative,
+                steps=steps or own_steps,
+                guidance_scale=own_cfg if cfg is None else cfg,
+                seed=seed,
+                size=pixels,
+                phrases=[phrase.strip() for phrase in words.split(",") if phrase.strip()],
+                axes=axes,
+                keep=recording.Keep(
+                    layers=layers, heads=heads or ("apart" if "heads" in axes else "averaged"), every=every
+                ),
+                view=recording.View(conditioning=conditioning, palette=palette),
+                layout=read_layout(layout) if layout else None,
+            )
+            if model is None:
+                recording.check_vocabulary(f"{prompt} {negative}")
+            pipeline = recording.load(model, config, dtype, device)
+            recording.check(pipeline, wanted)
+        with Progress(*step_columns(), console=out) as bars:
+            task = bars.add_task("sampling", total=wanted.steps)
+            picture, maps = recording.sample(
+                pipeline, wanted, lambda done, total: bars.update(task, completed=done, total=total)
+            )
+        files.write_picture("picture.png", picture)
+        with out.status("Drawing the sheets"):
+            recording.write(files, picture, maps, wanted)
 
 
 @app.command("layout")
@@ -299,9 +415,8 @@ def sample_all(
     """The balanced run, with `alone` after each branch alone; every picture is written as soon as it is there."""
     from .runs import run_names, sample
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     names, runs = run_names(layout, alone), []
-    with Progress(*columns, console=out) as bars:
+    with Progress(*step_columns(), console=out) as bars:
         tasks = [bars.add_task(name, total=settings["steps"], start=False) for name in names]
         for name, task in zip(names, tasks, strict=True):
             bars.start_task(task)
@@ -313,6 +428,10 @@ def sample_all(
     if note := runs[-1].output.trace.note:
         out.print(Text(f"note: {note}", "yellow"))
     return runs
+
+
+def step_columns() -> tuple[ProgressColumn, ...]:
+    return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
 
 
 def write_report(files: Files, report: Report) -> None:
