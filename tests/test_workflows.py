@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
-NAMES = ["quickstart", "realcompo_v1", "stylised_checkpoint", "layout_on_canvas", "layout_by_local_llm"]
+NAMES = [
+    "quickstart",
+    "realcompo_v1",
+    "stylised_checkpoint",
+    "layout_on_canvas",
+    "layout_by_local_llm",
+    "attention_maps",
+    "tokencompose_train",
+]
 
 
 def test_every_workflow_has_its_api_form_and_its_picture():
