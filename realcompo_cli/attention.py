@@ -14,7 +14,7 @@ from PIL import Image
 
 from realcompo_core.attention_drawing import View, chosen_words, select, sheet
 from realcompo_core.attention_maps import AttentionMaps, BranchMaps, Keep, Prompt, kept_columns
-from realcompo_core.diffusers_recording import cross_attention, record
+from realcompo_core.diffusers_recording import record
 from realcompo_core.errors import RealCompoError
 from realcompo_core.grounding_metrics import as_csv, layout_table, layout_targets
 from realcompo_core.layout import Layout
@@ -106,15 +106,8 @@ def check(pipeline: Pipeline, wanted: Wanted) -> None:
         if not wanted.layout.objects:
             raise RealCompoError("the layout has no objects to measure against: give another one, or no --layout")
         layout_targets(_words(pipeline, wanted, "positive"), wanted.layout)
-    if "heads" in wanted.axes:
-        heads = sorted({layer.module.heads for layer in cross_attention(pipeline.unet)})
-        if wanted.keep.heads != "apart":
-            raise RealCompoError("--axis heads has nothing to show with --heads averaged: leave --heads out")
-        if len(heads) > 1:
-            raise RealCompoError(
-                f"--axis heads: this model's layers have {', '.join(map(str, heads))} heads, which no sheet can set "
-                "side by side. --heads apart still keeps them in attention.npz"
-            )
+    if "heads" in wanted.axes and wanted.keep.heads != "apart":
+        raise RealCompoError("--axis heads has nothing to show with --heads averaged: leave --heads out")
 
 
 def conditionings(pipeline: Pipeline, wanted: Wanted) -> tuple[str, ...]:

@@ -197,12 +197,14 @@ def test_another_kind_of_model_is_refused(tmp_path, folders, monkeypatch):
     assert "is a StableDiffusionGLIGENPipeline" in message and "text-to-image" in message
 
 
-def test_heads_of_unlike_numbers_are_refused_side_by_side(tmp_path, monkeypatch, tiny_pipelines):
+def test_heads_of_unlike_numbers_are_set_side_by_side(tmp_path, monkeypatch, tiny_pipelines):
+    """A head that some layers lack is that of the others."""
     monkeypatch.setattr("realcompo_cli.attention.pipelines", lambda: (tiny_pipelines.fidelity, None))
     last = tiny_pipelines.fidelity.unet.up_blocks[-1].attentions[-1].transformer_blocks[0].attn2
     monkeypatch.setattr(last, "heads", 2)
-    message = refusal(tmp_path, monkeypatch, PROMPT, "--axis", "heads")
-    assert "this model's layers have 2, 4 heads" in message
+    folder = made(tmp_path, PROMPT, "--axis", "heads", "--steps", 2)
+    assert {maps.shape[1] for maps in AttentionMaps.load(folder / "attention.npz").branch().maps.values()} == {2, 4}
+    assert Image.open(folder / "attention_heads.png").size[0] == GAP + 4 * (CELL + GAP)
 
 
 def test_a_device_that_is_not_there(tmp_path):
