@@ -36,3 +36,12 @@ def peak_bytes(call: Callable) -> float:
 def synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def cost(call: Callable) -> float:
+    """Seconds: of the GPU's clock, or of the process alone on a CPU, whose other programs do not count then."""
+    if torch.cuda.is_available():
+        return seconds(call)
+    start = time.process_time()
+    call()
+    return time.process_time() - start

@@ -19,7 +19,6 @@ import json
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -29,7 +28,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # runs from a checkout that is not
 import torch
 
 from benchmarks.balancer_cost import TEXT_TOKENS, build_unet
-from benchmarks.measuring import peak_bytes, seconds
+from benchmarks.measuring import cost, peak_bytes
 from realcompo_core.attention_maps import BranchMaps, Keep, map_bytes
 from realcompo_core.diffusers_recording import record
 from realcompo_core.recording import Recorder
@@ -38,15 +37,6 @@ from shapescenes.tokenizer import tokenizer
 PROMPT = "a large red circle to the left of two small blue squares"
 SDXL_BLOCKS = [(64, 64)] * 5 + [(32, 32)] * 6  # with cross-attention, at 128x128 latents
 SDXL_STEPS = 30
-
-
-def cost(call: Callable) -> float:
-    """Seconds: of the GPU's clock, or of processor time."""
-    if torch.cuda.is_available():
-        return seconds(call)
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def share_in_recorder(step: Callable) -> float:

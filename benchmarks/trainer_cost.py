@@ -5,8 +5,8 @@
 Random weights, 512x512 pixels (64x64 latents), batch 1, gradient checkpointing, all layers of middle block and decoder
 supervised, four nouns. Both steps are made by the trainer's own code, the plain one with both grounding weights 0, in
 turn in one process: forward, backward, clipping and AdamW. `time` is the median over rounds of (TokenCompose / plain of
-the same round). `memory` is the ratio of the peaks of live tensors during forward and backward, above weights,
-gradients and optimizer state. The last line is one JSON object.
+the same round), in processor time on a CPU. `memory` is the ratio of the peaks of live tensors during forward and
+backward, above weights, gradients and optimizer state. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # runs from a checkout that is not
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from benchmarks.measuring import peak_bytes, seconds
+from benchmarks.measuring import cost, peak_bytes
 from tokencompose_core.diffusers_model import DiffusersModel
 from tokencompose_core.recording import MapRecorder
 from tokencompose_core.runtime import Runtime
@@ -114,7 +114,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in settings}
     for _ in range(arguments.rounds):
         for name in settings:
-            times[name].append(seconds(step(name)))
+            times[name].append(cost(step(name)))
     ratios = [a / b for a, b in zip(times["tokencompose"], times["plain"], strict=True)]
     result = {
         "time": round(statistics.median(ratios), 3),

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -208,8 +208,9 @@ class AttentionMaps:
         recorded = [branch for branch in self.branches if branch.maps]
         if not recorded:
             raise RealCompoError(
-                "no attention was recorded: the model that Record Attention gives out must be the one that is sampled, "
-                "before this node runs. If the sampler's result was cached, change its seed"
+                "no attention was recorded: the model that is recorded must sample before its maps are looked at. In "
+                "ComfyUI, sample with the model that Record Attention gives out; if the sampler's result was cached, "
+                "change its seed"
             )
         for branch in recorded:
             if name in (None, branch.name):
@@ -225,7 +226,7 @@ class AttentionMaps:
         found = [s.weights for s in self.trace.steps if s.index == step] if self.trace else []
         return found[0] if found else None
 
-    def save(self, path: Path | str) -> None:
+    def save(self, path: Path | str | BinaryIO) -> None:
         """Everything but the trace as an NPZ file, which `load` and numpy read (see `load` for its keys)."""
         header = {
             "version": VERSION,

@@ -164,7 +164,7 @@ def test_what_was_not_recorded_is_refused_with_what_was(chosen, message):
 
 
 def test_nothing_recorded_says_what_to_do():
-    with pytest.raises(RealCompoError, match="the model that Record Attention gives out"):
+    with pytest.raises(RealCompoError, match="the model that is recorded must sample before"):
         AttentionMaps([BranchMaps("model")]).branch()
     with pytest.raises(RealCompoError, match="no branch 'spatial' was recorded; there is: model"):
         AttentionMaps([recording()]).branch("spatial")
