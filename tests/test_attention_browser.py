@@ -53,7 +53,6 @@ class Panel:
         """The map alone, cell by cell: without the picture and the boxes; the mean of all, for `red`."""
         if self.page.locator("select[name=view]").input_value() != "0":
             self.choose("view", "fidelity")
-        self.choose("conditioning", "positive")
         for name, index in (("step", 0), ("layer", 0), ("opacity", 20)):
             self.slide(name, index)
         for name in ("boxes", "smooth", "oneScale"):
