@@ -26,7 +26,7 @@ from realcompo_core.attention_drawing import (
 from realcompo_core.attention_maps import AttentionMaps, Keep, Prompt
 from realcompo_core.attention_panel import write_panel
 from realcompo_core.errors import RealCompoError
-from realcompo_core.grounding_metrics import as_csv, grounding_table, layout_targets, mask_target
+from realcompo_core.grounding_metrics import THRESHOLD, as_csv, grounding_table, layout_table, mask_target
 from realcompo_core.recording import Recorder
 
 from .attention_recording import recorded
@@ -212,7 +212,7 @@ class AttentionMapViewer(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "threshold",
-                    default=0.4,
+                    default=THRESHOLD,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -273,7 +273,7 @@ class AttentionMapViewer(io.ComfyNode):
         own = attention_maps.branch(view.branch)
         phrases = [phrase.strip() for phrase in words.split(",") if phrase.strip()]
         photos = [None] * own.batch if image is None else _photos(image, own.batch)
-        shown = [select(attention_maps, axis, phrases, view, item) for item in range(own.batch)]
+        shown = select(attention_maps, axis, phrases, view)
         text = ""
         if export == "json" or output_is_used(JSON_SLOT):
             text = json.dumps([_as_numbers(s) for s in shown])
@@ -331,22 +331,19 @@ class GroundingMetrics(io.ComfyNode):
 
     @classmethod
     def execute(cls, attention_maps, words, layers, steps, image=None, layout=None, masks=None) -> io.NodeOutput:
-        attention_maps.branch()
-        layout = layout or attention_maps.layout
         phrases = [phrase.strip() for phrase in words.split(",") if phrase.strip()]
         if masks is not None and len(phrases) != len(masks):
             raise RealCompoError(
                 f"words: {len(phrases)} were given for {len(masks)} masks: name one for each, with commas between them"
             )
-        if masks is None and (layout is None or not layout.objects):
-            raise RealCompoError("there is nothing to measure against: connect a layout with objects, or masks")
-        rows = []
-        for branch in attention_maps.branches:
-            if masks is None:
-                targets = layout_targets(branch, layout)
-            else:
+        axes = {"layers": layers, "steps": steps}
+        if masks is None:
+            rows = layout_table(attention_maps, layout, **axes)
+        else:
+            rows = []
+            for branch in attention_maps.recorded:
                 targets = [mask_target(branch, *pair) for pair in zip(phrases, masks.cpu(), strict=True)]
-            rows += grounding_table(branch, [targets], layers=layers, steps=steps)
+                rows += grounding_table(branch, [targets], **axes)
         means = [row for row in rows if row.layer == row.step == "all"]
         share, iou = (float(np.mean([getattr(row, name) for row in means])) for name in ("share", "iou"))
         table = as_csv(rows)

@@ -77,7 +77,10 @@ class _Sampling:
         try:
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         finally:
-            self._recorder.end_pass(step, self._levels[step])
+            if self._reading.complete:
+                self._recorder.end_pass(step, self._levels[step])
+            else:
+                self._recorder.drop_pass()
 
     def _step(self, level: float) -> int | None:
         """The step that a pass at this noise level belongs to, if it is wanted.
@@ -94,6 +97,8 @@ class _Sampling:
 
 class UNetAttention:
     """The cross-attention of a UNet, read by the host's own patches."""
+
+    complete = True  # layers are known by their names
 
     def __init__(self, network: UNetModel, recorder: Recorder):
         self._recorder = recorder
@@ -138,7 +143,8 @@ class UNetAttention:
 class JointAttention:
     """The joint attention of SD3 and Flux: how much each part of the picture looks at each token of the text.
 
-    Attention to the picture itself is left out, so that the maps add up to 1 over the text's tokens.
+    Attention to the picture itself is left out, so that the maps add up to 1 over the text's tokens. SD3 does not say
+    which block it runs: blocks are counted, and a pass in which one was skipped (skip-layer guidance) is not complete.
     """
 
     def __init__(self, network: Flux | MMDiT, recorder: Recorder):
@@ -156,17 +162,21 @@ class JointAttention:
 
     def options(self, transformer: dict, length: int, size: tuple[int, int]) -> dict:
         rows, columns = self._grid(size)
-        names = iter(self._names)  # joint attention runs once in each block
+        self._left = list(reversed(self._names))
         other = transformer.get("optimized_attention_override")
-        attend = partial(self._attend, names, other, transformer["cond_or_uncond"], length, rows * columns)
+        attend = partial(self._attend, other, transformer["cond_or_uncond"], length, rows * columns)
         return {**transformer, "optimized_attention_override": attend}
 
-    def _attend(self, names, other, chunks: list[int], length: int, cells: int, function, q, k, v, heads, *args, **kw):
+    @property
+    def complete(self) -> bool:
+        return not self._left
+
+    def _attend(self, other, chunks: list[int], length: int, cells: int, function, q, k, v, heads, *args, **kw):
         split = kw.get("skip_reshape", False)
         wide_q, wide_k = (t if split else t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
         if wide_k.shape[2] >= length + cells:  # SD3.5 has layers in which the picture looks at itself alone
             text = wide_k[:, :, :length]
-            _read_chunks(self._recorder, next(names), wide_q[:, :, length : length + cells], text, chunks)
+            _read_chunks(self._recorder, self._left.pop(), wide_q[:, :, length : length + cells], text, chunks)
         if other is not None:
             return other(function, q, k, v, heads, *args, **kw)
         return function(q, k, v, heads, *args, **kw)

@@ -13,19 +13,18 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 
 from realcompo_core.attention_drawing import View, chosen_words, select, sheet
-from realcompo_core.attention_maps import AttentionMaps, BranchMaps, Keep, Prompt, kept_columns
-from realcompo_core.diffusers_recording import record
+from realcompo_core.attention_maps import AttentionMaps, BranchMaps, Keep, kept_columns
+from realcompo_core.diffusers_recording import prompt_words, record
 from realcompo_core.errors import RealCompoError
 from realcompo_core.grounding_metrics import as_csv, layout_table, layout_targets
 from realcompo_core.layout import Layout
-from realcompo_core.tokens import word_tokens
 from shapescenes import DEFAULTS
 from shapescenes.models import pipelines
 from shapescenes.world import vocabulary
 
 from .demo import VocabularyError
 from .files import Files
-from .models import DTYPES, DeviceError, ModelFileError, best_device, load_one
+from .models import DTYPES, ModelFileError, best_device, check_device, load_one
 from .runs import MemoryFullError
 
 STEPS, GUIDANCE = 50, 7.5  # of a model of the user's; the bundled one has its own
@@ -59,10 +58,7 @@ def load(path: Path | None, config: Path | None, dtype: str | None, device: str 
     device: None is the CPU for the bundled model, else the best one here. dtype: None is fp32 on the CPU, else fp16.
     """
     device = device or ("cpu" if path is None else best_device())
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(f"cannot use device {device!r}: {error}. The best one here is {best_device()!r}") from error
+    check_device(device)
     dtype = dtype or ("fp32" if device == "cpu" else "fp16")
     pipeline = pipelines()[0] if path is None else load_one(path, dtype, config)
     if not isinstance(pipeline, Pipeline):
@@ -134,6 +130,7 @@ def sample(
             wanted.negative,
             conditionings=conditionings(pipeline, wanted),
             keep=wanted.keep,
+            steps=wanted.steps,
         ) as maps:
             output = pipeline(
                 wanted.prompt,
@@ -154,7 +151,7 @@ def sample(
 def write(files: Files, picture: Image.Image, maps: AttentionMaps, wanted: Wanted) -> None:
     """A sheet for each axis, the recording, and with a layout the table of its objects."""
     for axis in dict.fromkeys(wanted.axes):
-        shown = select(maps, axis, wanted.phrases, wanted.view, 0)
+        (shown,) = select(maps, axis, wanted.phrases, wanted.view)
         files.write_picture(f"attention_{axis}.png", sheet(shown, picture, wanted.view))
     if wanted.layout is not None:
         rows = layout_table(maps, layers="layers" in wanted.axes, steps="steps" in wanted.axes)
@@ -166,8 +163,5 @@ def write(files: Files, picture: Image.Image, maps: AttentionMaps, wanted: Wante
 
 def _words(pipeline: Pipeline, wanted: Wanted, conditioning: str) -> BranchMaps:
     """The words that will be recorded, without maps."""
-    text = wanted.prompt if conditioning == "positive" else wanted.negative
-    length = pipeline.tokenizer.model_max_length
-    words = word_tokens(pipeline.tokenizer, text, weights=False, chunk=length)
-    prompt = Prompt([(word, tokens) for word, tokens in words if tokens and tokens[-1] < length], length)
-    return BranchMaps("model", {conditioning: kept_columns(prompt, wanted.keep, length)[1]})
+    prompt = prompt_words(pipeline.tokenizer, wanted.prompt if conditioning == "positive" else wanted.negative)
+    return BranchMaps("model", {conditioning: kept_columns(prompt, wanted.keep, prompt.length)[1]})

@@ -38,12 +38,17 @@ def load_pipeline(
     supplies a file's configuration and tokenizer. Raises DeviceError, ModelFileError and BranchMismatchError.
     """
     device = device or best_device()
+    check_device(device)
+    dtype = dtype or ("fp32" if device == "cpu" else "fp16")
+    return RealCompoPipeline(*(load_one(path, dtype, config).to(device) for path in (fidelity, spatial)))
+
+
+def check_device(device: str) -> None:
+    """Raises DeviceError for a device that cannot be used."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(f"cannot use device {device!r}: {error}. The best one here is {best_device()!r}") from error
-    dtype = dtype or ("fp32" if device == "cpu" else "fp16")
-    return RealCompoPipeline(*(load_one(path, dtype, config).to(device) for path in (fidelity, spatial)))
 
 
 def best_device() -> str:

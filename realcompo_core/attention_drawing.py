@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .attention_maps import AttentionMaps, BranchMaps, Word
+from .drawing import shortened
 from .errors import RealCompoError
 
 # Colours at even distances from 0 to 1. The first four are matplotlib's maps of these names, sampled.
@@ -81,8 +82,8 @@ def chosen_words(branch: BranchMaps, phrases: Sequence[str], conditioning: str =
     return [word for word in words if not word.text.startswith("<")] or list(words)
 
 
-def select(maps: AttentionMaps, axis: str, phrases: Sequence[str], view: View, item: int) -> Shown:
-    """What a sheet over `axis` shows of one item. Raises RealCompoError for what was not recorded."""
+def select(maps: AttentionMaps, axis: str, phrases: Sequence[str], view: View) -> list[Shown]:
+    """What a sheet over `axis` shows of each item. Raises RealCompoError for what was not recorded."""
     if axis not in AXES:
         raise RealCompoError(f"axis {axis!r}: choose one of {', '.join(AXES)}")
     branch = maps.branch(view.branch)
@@ -92,22 +93,18 @@ def select(maps: AttentionMaps, axis: str, phrases: Sequence[str], view: View, i
     def column(own: BranchMaps, **change) -> Tensor:
         # Positions of words may differ between the branches' prompts.
         found = words if own is branch else [own.find(word.text, view.conditioning) for word in words]
-        return own.word_maps(found, view.conditioning, **(fixed | change))[item]
+        return own.word_maps(found, view.conditioning, **(fixed | change))
 
-    if not 0 <= item < branch.batch:
-        raise RealCompoError(f"item {item}: {branch.batch} were recorded, counted from 0")
     labels = [word.text for word in words]
     if axis == "words":
-        return Shown(column(branch)[:, None], labels, [""])
+        return _items([column(branch)], labels, [""])
     if axis == "branches":
-        recorded = [own for own in maps.branches if own.maps]
-        columns = _same_size([column(own) for own in recorded])
-        names = [own.name for own in recorded]
-        if len(recorded) == 2:
-            return Shown(
-                torch.stack([*columns, columns[1] - columns[0]], 1), labels, [*names, f"{names[1]} - {names[0]}"], True
-            )
-        return Shown(torch.stack(columns, 1), labels, names)
+        columns = _same_size([column(own) for own in maps.recorded])
+        names = [own.name for own in maps.recorded]
+        if len(names) == 2:
+            difference = columns[1] - columns[0]
+            return _items([*columns, difference], labels, [*names, f"{names[1]} - {names[0]}"], signed=True)
+        return _items(columns, labels, names)
     known = {
         "layers": [layer.name for layer in branch.kept_layers],
         "steps": branch.steps,
@@ -117,7 +114,7 @@ def select(maps: AttentionMaps, axis: str, phrases: Sequence[str], view: View, i
     values = [known[round(i * (len(known) - 1) / max(count - 1, 1))] for i in range(count)]
     columns = _same_size([column(branch, **{axis[:-1]: value}) for value in values])
     names = [f"{axis[:-1]} {value}" if axis in ("steps", "heads") else str(value) for value in values]
-    return Shown(torch.stack(columns, 1), labels, names)
+    return _items(columns, labels, names)
 
 
 def pictures(shown: Shown, picture: Image.Image | None, view: View, longest: int = 512) -> list[list[Image.Image]]:
@@ -159,7 +156,7 @@ def sheet(shown: Shown, picture: Image.Image | None, view: View) -> Image.Image:
     for i, row in enumerate(table):
         for j, (label, cell) in enumerate(row):
             x, y = GAP + j * (width + GAP), GAP + i * (height + LABEL + GAP)
-            draw.text((x, y), _shortened(label, font, width), INK, font)
+            draw.text((x, y), shortened(label, font, width), INK, font)
             page.paste(cell, (x, y + LABEL))
     return page
 
@@ -171,13 +168,11 @@ def threshold_mask(values: Tensor, threshold: float, size: tuple[int, int]) -> T
     return (flat >= threshold * top).float().unflatten(0, values.shape[:-2])
 
 
+def _items(columns: list[Tensor], words: list[str], names: list[str], signed: bool = False) -> list[Shown]:
+    """columns: (B, words, H, W) each."""
+    return [Shown(maps, words, names, signed) for maps in torch.stack(columns, 2)]
+
+
 def _same_size(maps: list[Tensor]) -> list[Tensor]:
     size = max((m.shape[-2:] for m in maps), key=lambda s: s[0] * s[1])
-    return [m if m.shape[-2:] == size else F.interpolate(m[None], size, mode="bilinear")[0] for m in maps]
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    text = text.encode("latin-1", "replace").decode("latin-1")  # what Pillow's own font has
-    while font.getlength(text) > width and len(text) > 2:
-        text = text[:-2] + "…"
-    return text
+    return [m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in maps]

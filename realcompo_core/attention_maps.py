@@ -81,7 +81,7 @@ def map_bytes(sizes: Sequence[tuple[int, int]], tokens: int, batch: int = 1, hea
 
 @dataclass
 class BranchMaps:
-    """One model's maps. `words` and `tokens` (how many columns there are) are by conditioning.
+    """One model's maps. `words` are by conditioning.
 
     maps: by conditioning, layer and step: (B, heads, T, h, w) fp16 on the CPU, in 0..1; over the tokens they sum to 1.
     `heads` is 1 where they were averaged. levels: the noise level of each step that was kept, as sigma in a host, as
@@ -203,8 +203,9 @@ class AttentionMaps:
     layout: Layout | None = None
     trace: Trace | None = None
 
-    def branch(self, name: str | None = None) -> BranchMaps:
-        """The branch of that name, or the first. Raises RealCompoError if nothing was recorded, or for another name."""
+    @property
+    def recorded(self) -> list[BranchMaps]:
+        """The branches that have maps. Raises RealCompoError if none has."""
         recorded = [branch for branch in self.branches if branch.maps]
         if not recorded:
             raise RealCompoError(
@@ -212,10 +213,14 @@ class AttentionMaps:
                 "ComfyUI, sample with the model that Record Attention gives out; if the sampler's result was cached, "
                 "change its seed"
             )
-        for branch in recorded:
+        return recorded
+
+    def branch(self, name: str | None = None) -> BranchMaps:
+        """The branch of that name, or the first. Raises RealCompoError if nothing was recorded, or for another name."""
+        for branch in self.recorded:
             if name in (None, branch.name):
                 return branch
-        raise RealCompoError(f"no branch {name!r} was recorded; there is: {', '.join(b.name for b in recorded)}")
+        raise RealCompoError(f"no branch {name!r} was recorded; there is: {', '.join(b.name for b in self.recorded)}")
 
     @property
     def nbytes(self) -> int:

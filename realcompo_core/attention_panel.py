@@ -33,11 +33,11 @@ def write_panel(maps: AttentionMaps, pictures: Sequence[dict | None], folder: Pa
     pictures: how the host names the picture of each item, or None where there is none.
     Raises RealCompoError if nothing was recorded, or if the files cannot be written; none of them is left then.
     """
-    maps.branch()
+    recorded = maps.recorded
     header, data = folder / f"{name}.json", folder / f"{name}.bin"
     try:
         with data.open("wb") as file:
-            contents = _write_maps(maps, file)
+            contents = _write_maps(maps, recorded, file)
         described = {"version": VERSION, "data": data.name, "pictures": list(pictures), **contents}
         header.write_text(json.dumps(described), encoding="utf-8")
     except OSError as error:
@@ -50,9 +50,8 @@ def write_panel(maps: AttentionMaps, pictures: Sequence[dict | None], folder: Pa
     return header.name, data.name
 
 
-def _write_maps(maps: AttentionMaps, file: BinaryIO) -> dict:
+def _write_maps(maps: AttentionMaps, branches: Sequence[BranchMaps], file: BinaryIO) -> dict:
     layout = maps.layout or Layout()
-    branches = [branch for branch in maps.branches if branch.maps]
     targets = {
         (branch.name, conditioning): _targets(branch, layout, conditioning)
         for branch in branches

@@ -54,6 +54,7 @@ def record(
     *,
     conditionings: Sequence[str] = ("negative", "positive"),
     keep: Keep | None = None,
+    steps: int = 0,
     name: str = "model",
 ) -> Iterator[AttentionMaps]:
     """Inside, the cross-attention of a diffusers UNet is recorded; each of its passes is a step.
@@ -63,8 +64,8 @@ def record(
         maps.branch().word_maps([maps.branch().find("cat")])  # (1, 1, 64, 64)
 
     conditionings: in the order in which the pipeline joins them in a batch, ("positive",) without guidance. Tokens have
-    numbers instead of words without a prompt and its tokenizer. The limit of `keep` holds for each step alone, since
-    their number is not known. Raises RealCompoError for a network without such layers.
+    numbers instead of words without a prompt and its tokenizer. steps: how many passes there will be; where it is not
+    given, the limit of `keep` holds for each alone. Raises RealCompoError for a network without such layers.
     """
     keep = keep or Keep()
     layers = [layer for layer in cross_attention(unet) if keep.layers != "decoder" or layer.part != "down"]
@@ -73,11 +74,11 @@ def record(
     names = {layer.name: f"{layer.block}.{layer.depth}" if keep.layers == "layers" else layer.block for layer in layers}
     texts = {"positive": prompt, "negative": negative_prompt if prompt is not None else None}
     prompts = {
-        kind: None if texts[kind] is None or tokenizer is None else _prompt(tokenizer, texts[kind])
+        kind: None if texts[kind] is None or tokenizer is None else prompt_words(tokenizer, texts[kind])
         for kind in conditionings
     }
     recorder = Recorder(name, keep, prompts)
-    taking = _Taking(recorder, tuple(conditionings), layers, names)
+    taking = _Taking(recorder, tuple(conditionings), layers, names, steps)
     hooks = [
         unet.register_forward_pre_hook(taking.begin_pass, with_kwargs=True),
         unet.register_forward_hook(taking.end_pass),
@@ -95,9 +96,9 @@ def record(
 class _Taking:
     """What the hooks of one recording do."""
 
-    def __init__(self, recorder: Recorder, conditionings: tuple[str, ...], layers, names: dict[str, str]):
+    def __init__(self, recorder: Recorder, conditionings: tuple[str, ...], layers, names: dict, steps: int):
         self._recorder, self._conditionings, self._layers, self._names = recorder, conditionings, layers, names
-        self._step, self._level, self._size = -1, 0.0, None
+        self._step, self._level, self._size, self._steps = -1, 0.0, None, steps
         self._query: Tensor | None = None
 
     def begin_pass(self, unet: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -117,7 +118,7 @@ class _Taking:
                 name = self._names[layer.name]
                 kept[name] = MapLayer(name, _reduced(self._size, layer.factor)), layer.module.heads
             length = given["encoder_hidden_states"].shape[1]
-            self._recorder.begin(list(kept.values()), length, len(sample) // parts, steps=0)
+            self._recorder.begin(list(kept.values()), length, len(sample) // parts, self._steps)
 
     def query(self, layer: CrossAttention, module: nn.Module, args: tuple, output: Tensor) -> None:
         self._query = output
@@ -138,7 +139,8 @@ def _reduced(size: tuple[int, int], factor: int) -> tuple[int, int]:
     return -(-size[0] // factor), -(-size[1] // factor)
 
 
-def _prompt(tokenizer: Callable, text: str) -> Prompt:
+def prompt_words(tokenizer: Callable, text: str) -> Prompt:
+    """The words that a pipeline's text encoder reads: the first sequence of its tokens, brackets as they are."""
     length = getattr(tokenizer, "model_max_length", CHUNK)
     words = word_tokens(tokenizer, text, weights=False, chunk=length)
     return Prompt([(word, tokens) for word, tokens in words if tokens and tokens[-1] < length], length)

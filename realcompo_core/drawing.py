@@ -103,7 +103,7 @@ def _draw_caption(picture: Image.Image, layout: Layout, font: ImageFont.FreeType
     top = height - row * len(lines)
     picture.paste(PLATE, (0, top, width, height), Image.new("L", (width, height - top), 200))
     for i, text in enumerate(lines):
-        _write(ImageDraw.Draw(picture), (0, top + i * row), _shortened(text, font, width), "white", font)
+        _write(ImageDraw.Draw(picture), (0, top + i * row), shortened(text, font, width), "white", font)
     return top
 
 
@@ -121,7 +121,7 @@ def _draw_label(
     Returns its own plate.
     """
     x0, y0, x1, y1 = _pixels(item.box, size)
-    text = _shortened(item.phrase, font, max(size[0] * 2 // 3, x1 - x0))
+    text = shortened(item.phrase, font, max(size[0] * 2 // 3, x1 - x0))
     w, h = _text_width(text, font), sum(font.getmetrics())
 
     def overlap(corner: tuple[int, int]) -> float:
@@ -149,7 +149,7 @@ def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
     return round(font.getlength(text) + font.size / 2)
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text on one line of at most `width` pixels, cut with an ellipsis if need be."""
     text = unicodedata.normalize("NFKD", " ".join(text.split())[:300]).translate(TYPEWRITER)
     text = "".join(letter for letter in text if not unicodedata.combining(letter))

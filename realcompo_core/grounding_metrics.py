@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention_maps import AttentionMaps, BranchMaps, Word
+from .errors import RealCompoError
 from .layout import Layout
 from .regions import region_maps
 from .tokens import phrase_indices, token_groups
@@ -126,16 +127,12 @@ def grounding_table(
 
 
 def layout_table(maps: AttentionMaps, layout: Layout | None = None, **axes: bool) -> list[GroundingRow]:
-    """`grounding_table` of every branch with the layout given, or that of the maps."""
+    """`grounding_table` of every branch with the layout given, or that of the maps. Raises RealCompoError without."""
     layout = layout or maps.layout
-    maps.branch()
-    if layout is None:
-        return []
+    if layout is None or not layout.objects:
+        raise RealCompoError("there is nothing to measure against: give a layout with objects")
     return [
-        row
-        for branch in maps.branches
-        if "positive" in branch.conditionings
-        for row in grounding_table(branch, [layout_targets(branch, layout)], **axes)
+        row for branch in maps.recorded for row in grounding_table(branch, [layout_targets(branch, layout)], **axes)
     ]
 
 

@@ -81,6 +81,10 @@ class Recorder:
             self.branch.levels[step] = level
         self._sums = {}
 
+    def drop_pass(self) -> None:
+        """What was read since `end_pass` is forgotten."""
+        self._sums = {}
+
     def _has_rest(self, prompt: Prompt | None) -> bool:
         return prompt is not None and self.keep.tokens == "words"
 

@@ -290,12 +290,12 @@ def test_sheets_and_pictures_along_each_axis():
     maps = AttentionMaps([recording("apart"), recording(name="spatial", seed=3)])
     photo = Image.new("RGB", (120, 80), (0, 0, 255))
     for axis, columns in (("words", 1), ("layers", 2), ("steps", 2), ("heads", 4), ("branches", 3)):
-        shown = select(maps, axis, ["red", "cat"], View(), 1)
+        shown = select(maps, axis, ["red", "cat"], View())[1]
         assert shown.maps.shape[:2] == (2, columns) and len(shown.columns) == columns, axis
         rows = pictures(shown, photo, View(), 120)
         assert [len(row) for row in rows] == [columns] * 2 and rows[0][0].size == (120, 80)
         assert sheet(shown, photo, View()).size[0] > 100
-    difference = select(maps, "branches", ["red"], View(), 0).maps[0]
+    difference = select(maps, "branches", ["red"], View())[0].maps[0]
     torch.testing.assert_close(difference[2], difference[1] - difference[0])
     assert np.asarray(pictures(shown, photo, View(opacity=0.0), 120)[0][0]).reshape(-1, 3).max(0).tolist() == [
         0,
@@ -309,7 +309,7 @@ def test_normalised_together_a_weaker_map_is_darker():
     for value in branch.maps.values():
         value[:, :, 0] = 0.5
         value[:, :, 1:3] = 0.1
-    shown = select(AttentionMaps([branch]), "words", ["red", "cat"], View(), 0)
+    shown = select(AttentionMaps([branch]), "words", ["red", "cat"], View())[0]
     gray = View(palette="gray")
     each, together = (pictures(shown, None, gray._replace(normalise=kind)) for kind in ("each", "together"))
     assert np.asarray(each[0][0]).max() == np.asarray(each[1][0]).max() == 255
@@ -322,9 +322,7 @@ def test_masks_are_where_a_map_reaches_its_threshold():
     assert threshold_mask(maps[None].expand(2, 3, 2, 2), 0.4, (4, 4)).shape == (2, 3, 4, 4)
 
 
-def test_an_item_or_axis_that_is_not_there_is_refused():
+def test_an_axis_that_is_not_there_is_refused():
     maps = AttentionMaps([recording()])
-    with pytest.raises(RealCompoError, match="item 2: 2 were recorded"):
-        select(maps, "words", [], View(), 2)
     with pytest.raises(RealCompoError, match="axis 'time'"):
-        select(maps, "time", [], View(), 0)
+        select(maps, "time", [], View())

@@ -204,6 +204,6 @@ def test_metrics_need_something_to_measure_against(host):
     prompt = workflow()
     metrics = {"attention_maps": ["record", 1], "image": ["decode", 0], "layers": False, "steps": False}
     prompt["metrics"] = node("RealCompoGroundingMetrics", words="", **metrics)
-    assert "connect a layout with objects, or masks" in error(host, prompt)
+    assert "give a layout with objects" in error(host, prompt)
     prompt["metrics"]["inputs"] |= {"masks": ["view", 1], "words": "red circle"}
     assert "words: 1 were given for 10 masks" in error(host, prompt)

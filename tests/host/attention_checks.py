@@ -256,6 +256,17 @@ def check_joint(family: str, config: dict, layers: list[str]) -> None:
     assert (branch.token_maps("negative").sum(1) - 1).abs().max() < ROUNDING * length
 
 
+def check_skipped_block() -> None:
+    """Where a pass leaves out a block of SD3, the maps of others are not taken for its own."""
+    model = random_model("SD3", SD3)
+    model.set_model_patch_replace(
+        lambda args, extra: {"img": args["img"], "txt": args["txt"]}, "dit", "double_block", 0
+    )
+    recorder = Recorder("model", Keep("all"), {"positive": None, "negative": None})
+    sampled(recording.recorded(model, recorder, 7), conditioning(7, 1), conditioning(7, 2), (12, 20), channels=16)
+    assert not recorder.branch.maps
+
+
 def watched(recorder: Recorder) -> list[int]:
     """The steps that passes are kept for, in the order in which they come."""
     seen: list[int] = []
@@ -443,6 +454,7 @@ with torch.inference_mode():
     check_unet("SDXL", SDXL)
     check_joint("SD3", SD3, ["joint 0", "joint 1"])
     check_joint("Flux", FLUX, ["double 0", "double 1", "single 0", "single 1"])
+    check_skipped_block()
     check_samplers()
     check_limit()
     check_patches_of_others()

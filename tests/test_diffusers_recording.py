@@ -1,0 +1,84 @@
+"""`record` around a diffusers UNet."""
+
+import pytest
+import torch
+
+from realcompo_core.attention_maps import Keep
+from realcompo_core.diffusers_recording import cross_attention, record
+from realcompo_core.errors import RealCompoError
+from shapescenes.models import pipelines
+
+PROMPT = "a red circle to the left of a blue square"
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return pipelines()[0]
+
+
+def passed(pipeline, steps: int = 1) -> tuple:
+    """What goes through the UNet: noise and text of a guided pair."""
+    generator = torch.Generator().manual_seed(0)
+    ids = pipeline.tokenizer(["", PROMPT], padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        text = pipeline.text_encoder(ids).last_hidden_state
+        for step in range(steps):
+            pipeline.unet(torch.randn(2, 8, 16, 24, generator=generator), 900 - step, text)
+    return text
+
+
+def test_maps_are_those_of_the_softmax(pipeline):
+    """Of each layer's own input, the negative half of the batch and the positive one."""
+    inputs = {}
+    hooks = [
+        layer.module.register_forward_pre_hook(
+            lambda module, args, kwargs, name=layer.name: inputs.update({name: args[0]}), with_kwargs=True
+        )
+        for layer in cross_attention(pipeline.unet)
+    ]
+    with record(pipeline.unet, keep=Keep("all", "layers", "apart")) as maps:
+        text = passed(pipeline)
+    for hook in hooks:
+        hook.remove()
+    branch = maps.branch()
+    assert branch.levels == {0: 900.0} and len(branch.layers) == len(inputs) == 7
+    for layer in cross_attention(pipeline.unet):
+        module = layer.module
+        q, k = (
+            t.unflatten(-1, (module.heads, -1)).transpose(1, 2)
+            for t in (module.to_q(inputs[layer.name]), module.to_k(text))
+        )
+        whole = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1).mT
+        for kind, wanted in zip(("negative", "positive"), whole.split(1), strict=True):
+            found = branch.maps[kind, f"{layer.block}.{layer.depth}", 0].float()
+            assert found.shape[-2:] == (16 // layer.factor, 24 // layer.factor)
+            torch.testing.assert_close(found.flatten(-2), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_the_limit_holds_for_all_steps_that_are_told(pipeline):
+    keep = Keep("all", "layers", "apart", limit=2)  # a step takes 0.8 MB
+    for steps, kept in ((0, [0, 1, 2, 3]), (4, [0, 2])):
+        with record(pipeline.unet, keep=keep, steps=steps) as maps:
+            passed(pipeline, steps=4)
+        assert maps.branch().steps == kept, maps.nbytes
+    assert maps.nbytes <= 2e6
+
+
+def test_hooks_are_gone_after_an_error(pipeline):
+    with pytest.raises(KeyError), record(pipeline.unet) as maps:
+        passed(pipeline)
+        raise KeyError
+    before = maps.nbytes
+    passed(pipeline)
+    assert maps.nbytes == before and maps.branch().steps == [0]
+
+
+def test_a_batch_that_is_no_pair_is_refused(pipeline):
+    with pytest.raises(RealCompoError, match='a batch of 1 is not negative and positive.*"positive"'):
+        with record(pipeline.unet), torch.no_grad():
+            pipeline.unet(torch.zeros(1, 8, 16, 16), 1, torch.zeros(1, 32, 128))
+
+
+def test_another_network_is_refused():
+    with pytest.raises(RealCompoError, match="Linear has no cross-attention"), record(torch.nn.Linear(2, 2)):
+        pass
