@@ -28,12 +28,12 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from benchmarks.measuring import peak_bytes, seconds
-from realcompo_core.attention import Objective
-from realcompo_core.balancer import Balancer, BalanceSettings
-from realcompo_core.diffusers_adapter import NoiseSchedule, UNetBranch, attention_layers
+from realcompo_core.attention.reading import Objective
+from realcompo_core.diffusers.pipeline import NoiseSchedule, UNetBranch, attention_layers
+from realcompo_core.guidance.balancer import Balancer, BalanceSettings
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.regions import covered_by_objects, region_maps
-from realcompo_core.samplers import Step
+from realcompo_core.layout.regions import covered_by_objects, region_maps
+from realcompo_core.sampling.samplers import Step
 
 LAYOUT = Layout((LayoutObject("a cat", (0.05, 0.3, 0.45, 0.9)), LayoutObject("a dog", (0.55, 0.3, 0.95, 0.9))))
 TOKENS = ((2,), (5,))

@@ -19,7 +19,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # runs from a checkout that is not
 
 from transformers import CLIPTokenizer
 
-from realcompo_core.tokens import CHUNK
+from realcompo_core.text.tokens import CHUNK
 from tokencompose_core.formats import MetadataRecords
 from tokencompose_core.nouns import noun_tokens
 from tokencompose_core.records import RecordError, each_record

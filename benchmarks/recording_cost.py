@@ -29,9 +29,9 @@ import torch
 
 from benchmarks.balancer_cost import TEXT_TOKENS, build_unet
 from benchmarks.measuring import cost, peak_bytes
-from realcompo_core.attention_maps import BranchMaps, Keep, map_bytes
-from realcompo_core.diffusers_recording import record
-from realcompo_core.recording import Recorder
+from realcompo_core.attention.maps import BranchMaps, Keep, map_bytes
+from realcompo_core.attention.recorder import Recorder
+from realcompo_core.diffusers.recording import record
 from shapescenes.tokenizer import tokenizer
 
 PROMPT = "a large red circle to the left of two small blue squares"

@@ -2,9 +2,25 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply_layout, attention_nodes, layout_nodes, report_nodes, sampling_nodes, shapescenes_loader, train_nodes
+from . import (
+    attention_nodes,
+    conditioning_nodes,
+    layout_nodes,
+    report_nodes,
+    sampling_nodes,
+    shapescenes_nodes,
+    train_nodes,
+)
 
-MODULES = (layout_nodes, apply_layout, sampling_nodes, report_nodes, attention_nodes, shapescenes_loader, train_nodes)
+MODULES = (
+    layout_nodes,
+    conditioning_nodes,
+    sampling_nodes,
+    report_nodes,
+    attention_nodes,
+    shapescenes_nodes,
+    train_nodes,
+)
 
 
 class RealCompoExtension(ComfyExtension):

@@ -12,7 +12,7 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from server import PromptServer
 
-from realcompo_core.attention_drawing import (
+from realcompo_core.attention.drawing import (
     AXES,
     PALETTES,
     Shown,
@@ -23,15 +23,15 @@ from realcompo_core.attention_drawing import (
     sheet,
     threshold_mask,
 )
-from realcompo_core.attention_maps import AttentionMaps, Keep, Prompt
-from realcompo_core.attention_panel import write_panel
+from realcompo_core.attention.grounding_metrics import THRESHOLD, as_csv, grounding_table, layout_table, mask_target
+from realcompo_core.attention.maps import AttentionMaps, Keep, Prompt
+from realcompo_core.attention.panel import write_panel
+from realcompo_core.attention.recorder import Recorder
 from realcompo_core.errors import RealCompoError
-from realcompo_core.grounding_metrics import THRESHOLD, as_csv, grounding_table, layout_table, mask_target
-from realcompo_core.recording import Recorder
 
-from .attention_recording import recorded
-from .connections import output_is_used
-from .prompt_tokens import prompt_words
+from .host.connections import output_is_used
+from .host.prompt_tokens import prompt_words
+from .host.recording import recorded
 from .schema import ADVANCED, schema
 from .types import AttentionMapsType, LayoutType
 

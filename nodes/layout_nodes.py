@@ -18,10 +18,10 @@ from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
 
-from realcompo_core.drawing import draw_layout
 from realcompo_core.errors import Cancelled, ProviderError
 from realcompo_core.layout import MIN_CONFIDENCE, Layout
-from realcompo_core.layout_formats import (
+from realcompo_core.layout.drawing import draw_layout
+from realcompo_core.layout.formats import (
     from_boxes_or_elements,
     from_masks,
     from_pose_keypoints,

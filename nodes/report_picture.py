@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from realcompo_core.drawing import color_of
-from realcompo_core.trace import Trace
+from realcompo_core.guidance.trace import Trace
+from realcompo_core.layout.drawing import color_of
 
 COLUMNS = 8
 SIDE, GAP, MARGIN, LABEL = 120, 8, 24, 110  # pixels

@@ -11,14 +11,14 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from realcompo_core.attention_maps import AttentionMaps, Keep
-from realcompo_core.balancer import BalanceSettings, branch_names
-from realcompo_core.recording import Recorder
+from realcompo_core.attention.maps import AttentionMaps, Keep
+from realcompo_core.attention.recorder import Recorder
+from realcompo_core.guidance.balancer import BalanceSettings, branch_names
 
-from .attention_recording import recorded
-from .connections import output_is_used
-from .guider import BalancedGuider, BranchInput
-from .prompt_tokens import prompt_words
+from .host.connections import output_is_used
+from .host.guider import BalancedGuider, BranchInput
+from .host.prompt_tokens import prompt_words
+from .host.recording import recorded
 from .schema import ADVANCED, schema
 from .types import AttentionMapsType, BalanceSettingsType, BalanceTraceType, BranchType, LayoutType
 

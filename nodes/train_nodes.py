@@ -33,9 +33,9 @@ from tokencompose_core.runtime import Runtime
 from tokencompose_core.shards import ShardSet
 from tokencompose_core.training import StepReport, TrainSettings, train
 
+from .host.trainable_model import HostModel, caption_tokenizer
 from .layout_nodes import show_on_node
 from .schema import ADVANCED, schema, size_inputs
-from .train_model import HostModel, caption_tokenizer
 from .types import TokenComposeDatasetType
 
 FIRST_SEED = 3  # of ShapeScenes: 1 and 2 drew what the bundled models were trained on

@@ -6,7 +6,7 @@ LayoutType = io.Custom("LAYOUT")  # a realcompo_core.layout.Layout
 BranchType = io.Custom("REALCOMPO_BRANCH")
 BalanceSettingsType = io.Custom("BALANCE_SETTINGS")
 BalanceTraceType = io.Custom("BALANCE_TRACE")
-AttentionMapsType = io.Custom("ATTENTION_MAPS")  # a realcompo_core.attention_maps.AttentionMaps
+AttentionMapsType = io.Custom("ATTENTION_MAPS")  # a realcompo_core.attention.maps.AttentionMaps
 TokenComposeDatasetType = io.Custom("TOKENCOMPOSE_DATASET")  # a sequence of tokencompose_core.records.Record
 
 # The host's own types that 0.8.0 has no class for.

@@ -30,7 +30,7 @@ from .consoles import err, out
 from .files import Files
 
 if TYPE_CHECKING:
-    from realcompo_core.diffusers_adapter import RealCompoPipeline
+    from realcompo_core.diffusers.pipeline import RealCompoPipeline
     from realcompo_core.layout import Layout
     from realcompo_core.providers import LayoutProvider
 
@@ -163,7 +163,7 @@ def generate(
     width, height = size_of(size)
     with kept_files(output) as files:
         with out.status("Loading the models"):
-            from realcompo_core.balancer import BalanceSettings
+            from realcompo_core.guidance.balancer import BalanceSettings
 
             found = read_layout(layout) if layout else propose(named_provider(provider), prompt, (width, height))
             write_layout(files, found, (width, height))
@@ -311,7 +311,7 @@ def layout_command(
     json: Annotated[Path, typer.Option(help="The layout for `realcompo generate --layout`.")] = Path("layout.json"),
 ) -> None:
     """Propose a layout for a sentence: a table, a picture and a JSON file."""
-    from realcompo_core.drawing import draw_layout
+    from realcompo_core.layout.drawing import draw_layout
     from realcompo_core.providers.text import TextProvider
 
     pixels = size_of(size)
@@ -403,7 +403,7 @@ def read_layout(path: Path) -> Layout:
 
 
 def write_layout(files: Files, layout: Layout, size: tuple[int, int] = (512, 512)) -> None:
-    from realcompo_core.drawing import draw_layout
+    from realcompo_core.layout.drawing import draw_layout
 
     files.write("layout.json", layout.to_json())
     files.write_picture("layout.png", draw_layout(layout, size))

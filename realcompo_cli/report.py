@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 from PIL import Image
 
-from realcompo_core.drawing import color_of, draw_layout
+from realcompo_core.guidance.trace import Trace, TraceStep
 from realcompo_core.layout import Box, Layout
-from realcompo_core.trace import Trace, TraceStep
+from realcompo_core.layout.drawing import color_of, draw_layout
 
 COLUMNS = 8  # steps shown of each map
 ATTENTION_COLORS: Colormap = matplotlib.colormaps["magma"]

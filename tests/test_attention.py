@@ -3,7 +3,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from realcompo_core.attention import (
+from realcompo_core.attention.reading import (
     MapReader,
     Objective,
     attention_columns,
@@ -11,7 +11,7 @@ from realcompo_core.attention import (
     map_size,
     token_maps,
 )
-from realcompo_core.diffusers_adapter import NoiseSchedule, UNetBranch, attention_layers
+from realcompo_core.diffusers.pipeline import NoiseSchedule, UNetBranch, attention_layers
 
 LATENT = (16, 24)
 TOKENS = 12

@@ -8,7 +8,7 @@ from panel_file import PanelFile
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from realcompo_core.attention_drawing import DIFFERENCE, PALETTES, colorize
+from realcompo_core.attention.drawing import DIFFERENCE, PALETTES, colorize
 
 HOSTS = host_server.find_hosts()
 WORKFLOW = host_server.PACK / "workflows" / "attention_maps.json"

@@ -11,8 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from realcompo_cli.main import Axis, app, attention
-from realcompo_core.attention_drawing import AXES, CELL, GAP, LABEL, PALETTES, View, select, sheet
-from realcompo_core.attention_maps import AttentionMaps
+from realcompo_core.attention.drawing import AXES, CELL, GAP, LABEL, PALETTES, View, select, sheet
+from realcompo_core.attention.maps import AttentionMaps
 from realcompo_core.layout import Layout, LayoutObject
 
 PROMPT = "a red circle to the left of a blue square"

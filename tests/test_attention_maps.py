@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from realcompo_core.attention_drawing import (
+from realcompo_core.attention.drawing import (
     DIFFERENCE,
     PALETTES,
     View,
@@ -18,18 +18,7 @@ from realcompo_core.attention_drawing import (
     sheet,
     threshold_mask,
 )
-from realcompo_core.attention_maps import (
-    AttentionMaps,
-    BranchMaps,
-    Keep,
-    MapLayer,
-    Prompt,
-    Word,
-    kept_columns,
-    map_bytes,
-)
-from realcompo_core.errors import RealCompoError
-from realcompo_core.grounding_metrics import (
+from realcompo_core.attention.grounding_metrics import (
     as_csv,
     attention_iou,
     concentration,
@@ -39,8 +28,19 @@ from realcompo_core.grounding_metrics import (
     mask_target,
     share_inside,
 )
+from realcompo_core.attention.maps import (
+    AttentionMaps,
+    BranchMaps,
+    Keep,
+    MapLayer,
+    Prompt,
+    Word,
+    kept_columns,
+    map_bytes,
+)
+from realcompo_core.attention.recorder import Recorder, token_shares
+from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.recording import Recorder, token_shares
 
 PROMPT = Prompt([("a", [1]), ("armadillo", [2, 3, 4]), ("sees", [5]), ("armadillo", [6, 7, 8]), ("cat", [9])], 12)
 
@@ -65,7 +65,7 @@ def recording(heads="averaged", steps=(0, 2), batch=2, name="model", seed=0):
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("rest", [False, True])
 def test_shares_are_those_of_the_softmax_with_repeats_added_up(apart, rest, monkeypatch):
-    monkeypatch.setattr("realcompo_core.recording.SCORES_AT_ONCE", 2 * 3 * 24 * 2)  # two queries at once
+    monkeypatch.setattr("realcompo_core.attention.recorder.SCORES_AT_ONCE", 2 * 3 * 24 * 2)  # two queries at once
     q, k = random(2, 3, 15, 8), random(2, 3, 12, 8, seed=1)
     whole = torch.softmax(q @ torch.cat([k, k], 2).mT * 8**-0.5, -1)
     whole = whole[..., :12] + whole[..., 12:]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from realcompo_core.attention_maps import AttentionMaps
+from realcompo_core.attention.maps import AttentionMaps
 
 HOSTS = host_server.find_hosts()
 PROMPT = "a red circle to the left of a blue square"

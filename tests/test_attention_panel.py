@@ -9,12 +9,12 @@ import pytest
 import torch
 from panel_file import PanelFile
 
-from realcompo_core.attention_maps import AttentionMaps, BranchMaps, MapLayer, Word
-from realcompo_core.attention_panel import write_panel
+from realcompo_core.attention.grounding_metrics import grounding_table, layout_targets
+from realcompo_core.attention.maps import AttentionMaps, BranchMaps, MapLayer, Word
+from realcompo_core.attention.panel import write_panel
 from realcompo_core.errors import RealCompoError
-from realcompo_core.grounding_metrics import grounding_table, layout_targets
+from realcompo_core.guidance.trace import Trace, TraceStep
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.trace import Trace, TraceStep
 
 LAYERS = [MapLayer("input 1", (6, 8)), MapLayer("middle", (3, 4))]
 STEPS = [0, 3]

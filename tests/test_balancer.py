@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from realcompo_core.attention import Gradient, MapReader, Objective
-from realcompo_core.balancer import Balancer, BalanceSettings, fixed_by_region
+from realcompo_core.attention.reading import Gradient, MapReader, Objective
 from realcompo_core.errors import RealCompoError
-from realcompo_core.samplers import SAMPLERS, Step, euler
+from realcompo_core.guidance.balancer import Balancer, BalanceSettings, fixed_by_region
+from realcompo_core.sampling.samplers import SAMPLERS, Step, euler
 
 CHANNELS, WIDTH, TOKENS, HEADS = 3, 8, 5, 2
 SIZE = (4, 6)

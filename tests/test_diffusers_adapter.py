@@ -4,8 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 
-from realcompo_core.balancer import BalanceSettings
-from realcompo_core.diffusers_adapter import (
+from realcompo_core.diffusers.pipeline import (
     RealCompoPipeline,
     attention_layers,
     conditioning,
@@ -14,6 +13,7 @@ from realcompo_core.diffusers_adapter import (
     phrase_groups,
 )
 from realcompo_core.errors import BranchMismatchError, Cancelled, RealCompoError
+from realcompo_core.guidance.balancer import BalanceSettings
 from realcompo_core.layout import Layout, LayoutObject
 
 PROMPT = "a red circle to the left of a blue square"

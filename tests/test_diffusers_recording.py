@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from realcompo_core.attention_maps import Keep
-from realcompo_core.diffusers_recording import cross_attention, record
+from realcompo_core.attention.maps import Keep
+from realcompo_core.diffusers.recording import cross_attention, record
 from realcompo_core.errors import RealCompoError
 from shapescenes.models import pipelines
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from realcompo_core.drawing import COLORS, PAPER, color_of, draw_layout
 from realcompo_core.layout import Layout, LayoutObject
+from realcompo_core.layout.drawing import COLORS, PAPER, color_of, draw_layout
 
 
 def pixels(layout, size=(200, 200), background=None):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from realcompo_core.frozen import FrozenNetwork
+from realcompo_core.attention.input_gradients import FrozenNetwork
 
 
 class Block(nn.Module):

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from realcompo_core.balancer import Balancer
-from realcompo_core.diffusers_adapter import NoiseSchedule, build_branch
+from realcompo_core.diffusers.pipeline import NoiseSchedule, build_branch
+from realcompo_core.guidance.balancer import Balancer
+from realcompo_core.layout.regions import covered_by_objects
 from realcompo_core.providers import get_provider
-from realcompo_core.regions import covered_by_objects
-from realcompo_core.samplers import euler
+from realcompo_core.sampling.samplers import euler
 from shapescenes import DEFAULTS
 from shapescenes.sizes import LATENT_SCALE
 

@@ -5,7 +5,7 @@ import pytest
 
 from realcompo_core import errors
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.layout_formats import (
+from realcompo_core.layout.formats import (
     from_bounding_boxes,
     from_boxes_or_elements,
     from_elements,

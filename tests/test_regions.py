@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.regions import coverage, region, region_maps
+from realcompo_core.layout.regions import coverage, region, region_maps
 
 SAMPLES = 60  # brute force looks at 60 x 60 points a cell
 

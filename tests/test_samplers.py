@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from realcompo_core.samplers import SAMPLERS, ddim, euler, plms
+from realcompo_core.sampling.samplers import SAMPLERS, ddim, euler, plms
 
 SPREAD = 0.7  # data are N(0, SPREAD²): D and the ODE's solution are then known in closed form
 

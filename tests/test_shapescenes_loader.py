@@ -4,7 +4,7 @@ import host_server
 import pytest
 import torch
 
-from realcompo_core.diffusers_adapter import conditioning, gligen_tokens
+from realcompo_core.diffusers.pipeline import conditioning, gligen_tokens
 from realcompo_core.layout import Layout, LayoutObject
 from shapescenes import models
 from shapescenes.files import load

@@ -2,7 +2,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 from realcompo_core.errors import PhraseNotInPromptError, PhrasePastLimitError, TokenAlignmentError
-from realcompo_core.tokens import (
+from realcompo_core.text.tokens import (
     number_tokens,
     phrase_indices,
     phrase_tokens,

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from realcompo_core.errors import PhraseNotInPromptError
-from realcompo_core.words import head_noun, match_phrases, singular, split_words
+from realcompo_core.text.words import head_noun, match_phrases, singular, split_words
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PLURALS = (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from realcompo_core.tokens import CHUNK
+from realcompo_core.text.tokens import CHUNK
 
 from .dataset import grounded_tokens
 from .pictures import read_image, read_mask

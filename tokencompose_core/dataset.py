@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from realcompo_core.errors import TokenAlignmentError
-from realcompo_core.tokens import CHUNK
+from realcompo_core.text.tokens import CHUNK
 
 from .nouns import noun_tokens
 from .pictures import Size, crop_image, crop_mask, read_image, read_mask

@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from realcompo_core.diffusers_adapter import NoiseSchedule, conditioning
+from realcompo_core.diffusers.pipeline import NoiseSchedule, conditioning
 
 
 class DiffusersModel:

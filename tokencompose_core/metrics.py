@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from realcompo_core.grounding_metrics import attention_iou
+from realcompo_core.attention.grounding_metrics import attention_iou
 
 from .losses import Targets, attention_share
 

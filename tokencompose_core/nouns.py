@@ -5,8 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from realcompo_core.tokens import CHUNK, word_tokens
-from realcompo_core.words import singular, split_words
+from realcompo_core.text.tokens import CHUNK, word_tokens
+from realcompo_core.text.words import singular, split_words
 
 Span = tuple[int, int]
 """First word and the one after the last."""

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from realcompo_core.attention import map_size
+from realcompo_core.attention.reading import map_size
 
 
 class MapRecorder:

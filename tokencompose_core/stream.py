@@ -8,7 +8,7 @@ from itertools import count, islice
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from realcompo_core.tokens import CHUNK
+from realcompo_core.text.tokens import CHUNK
 
 from .dataset import load_example
 from .pictures import Size

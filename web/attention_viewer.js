@@ -1,5 +1,5 @@
 // The panel of the Attention Map Viewer: a word's attention over the picture, by branch, step, layer and head.
-// What the two files hold that it shows is said in realcompo_core/attention_panel.py, which writes them.
+// What the two files hold that it shows is said in realcompo_core/attention/panel.py, which writes them.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";

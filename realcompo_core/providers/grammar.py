@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..errors import ProviderError, TooManyObjectsError
 from ..layout import MAX_OBJECTS
-from ..words import DETERMINERS, head_noun, singular
+from ..text.words import DETERMINERS, head_noun, singular
 from .lexicon import (
     ADJECTIVES,
     CLOTHES,

@@ -7,8 +7,8 @@ import unicodedata
 from itertools import zip_longest
 from typing import NamedTuple
 
-from ..words import DETERMINERS, PREPOSITIONS, WEIGHT, split_words
-from ..words import NUMBERS as SMALL_NUMBERS
+from ..text.words import DETERMINERS, PREPOSITIONS, WEIGHT, split_words
+from ..text.words import NUMBERS as SMALL_NUMBERS
 
 
 def _number_words(start: int, step: int, words: str) -> dict[str, int]:

@@ -32,17 +32,17 @@ from comfy.ldm.flux.math import apply_rope  # noqa: E402
 from pack import load_nodes  # noqa: E402
 
 asyncio.run(load_nodes())
-recording = importlib.import_module("realcompo_pack.nodes.attention_recording")
-tokens = importlib.import_module("realcompo_pack.nodes.prompt_tokens")
-guiders = importlib.import_module("realcompo_pack.nodes.guider")
-shapes = importlib.import_module("realcompo_pack.nodes.shapescenes_host")
+recording = importlib.import_module("realcompo_pack.nodes.host.recording")
+tokens = importlib.import_module("realcompo_pack.nodes.host.prompt_tokens")
+guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
+shapes = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
 
-from realcompo_core.attention_maps import Keep, Prompt  # noqa: E402
-from realcompo_core.balancer import BalanceSettings  # noqa: E402
+from realcompo_core.attention.grounding_metrics import layout_targets, share_inside  # noqa: E402
+from realcompo_core.attention.maps import Keep, Prompt  # noqa: E402
+from realcompo_core.attention.recorder import Recorder  # noqa: E402
 from realcompo_core.errors import RealCompoError  # noqa: E402
-from realcompo_core.grounding_metrics import layout_targets, share_inside  # noqa: E402
+from realcompo_core.guidance.balancer import BalanceSettings  # noqa: E402
 from realcompo_core.layout import Layout, LayoutObject  # noqa: E402
-from realcompo_core.recording import Recorder  # noqa: E402
 
 torch.set_num_threads(1)
 PROMPT = "a red circle to the left of a blue square"

@@ -1,4 +1,4 @@
-"""What `nodes/branch.py` does with the host's models, run by the host's own Python: see `test_host_branch.py`."""
+"""What `nodes/host/branch.py` does with the host's models, run by the host's own Python: see `test_host_branch.py`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PROMPT = "a red circle to the left of a blue square"
 
 
 asyncio.run(load_nodes())
-branch = importlib.import_module("realcompo_pack.nodes.branch")
-guiders = importlib.import_module("realcompo_pack.nodes.guider")
-shapes = importlib.import_module("realcompo_pack.nodes.shapescenes_host")
+branch = importlib.import_module("realcompo_pack.nodes.host.branch")
+guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
+shapes = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
 
-from realcompo_core.balancer import BalanceSettings  # noqa: E402
+from realcompo_core.guidance.balancer import BalanceSettings  # noqa: E402
 from realcompo_core.layout import Layout, LayoutObject  # noqa: E402
 
 LAYOUT = Layout(

@@ -37,9 +37,9 @@ from pack import load_nodes  # noqa: E402
 
 torch.set_num_threads(1)
 NODES = asyncio.run(load_nodes())
-train_model = importlib.import_module("realcompo_pack.nodes.train_model")
+train_model = importlib.import_module("realcompo_pack.nodes.host.trainable_model")
 train_nodes = importlib.import_module("realcompo_pack.nodes.train_nodes")
-prompt_tokens = importlib.import_module("realcompo_pack.nodes.prompt_tokens")
+prompt_tokens = importlib.import_module("realcompo_pack.nodes.host.prompt_tokens")
 
 from realcompo_core.errors import RealCompoError  # noqa: E402
 from tokencompose_core.nouns import noun_tokens  # noqa: E402

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .attention_drawing import DIFFERENCE, PALETTES
-from .attention_maps import AttentionMaps, BranchMaps, Word
-from .drawing import RGB, color_of
-from .errors import PhraseNotInPromptError, RealCompoError
+from .drawing import DIFFERENCE, PALETTES
+from .maps import AttentionMaps, BranchMaps, Word
+from ..layout.drawing import RGB, color_of
+from ..errors import PhraseNotInPromptError, RealCompoError
 from .grounding_metrics import ALL, Target, layout_targets
-from .layout import Layout
-from .regions import region_maps
+from ..layout import Layout
+from ..layout.regions import region_maps
 
 VERSION = 1
 

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from realcompo_core.attention import Gradient, MapReader, Objective
+from realcompo_core.attention.input_gradients import FrozenNetwork
+from realcompo_core.attention.reading import Gradient, MapReader, Objective
 from realcompo_core.errors import RealCompoError
-from realcompo_core.frozen import FrozenNetwork
 
-from .host_layers import cross_attention
+from .checkpointing import feed_forward, recomputed, residual_and_self_attention
 from .prompt_tokens import covers_picture
-from .recomputation import feed_forward, recomputed, residual_and_self_attention
+from .unet_attention import cross_attention
 
 AttentionBlock = tuple[str, int, int]
 """A cross-attention block as the host numbers them: ("input", "middle" or "output", number, transformer)."""
@@ -67,7 +67,7 @@ def attention_blocks(unet: nn.Module, factor: int = 0) -> list[AttentionBlock]:
 
 
 class HostBranch:
-    """A guider of the host as a branch of the balancer (see `realcompo_core.balancer.Branch`).
+    """A guider of the host as a branch of the balancer (see `realcompo_core.guidance.balancer.Branch`).
 
     predict: the guider's own guided prediction, (x, timestep, model_options, seed) -> D. Whatever other packs have put
     around it stays around it.

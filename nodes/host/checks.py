@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from realcompo_core.balancer import branch_names
 from realcompo_core.errors import BranchMismatchError
+from realcompo_core.guidance.balancer import branch_names
 
 if TYPE_CHECKING:
     from .guider import BranchInput

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .attention_maps import BranchMaps, Keep, MapLayer, Prompt, Word, kept_columns, map_bytes
-from .errors import RealCompoError
+from .maps import BranchMaps, Keep, MapLayer, Prompt, Word, kept_columns, map_bytes
+from ..errors import RealCompoError
 
 SCORES_AT_ONCE = 2**24  # 64 MB of fp32
 

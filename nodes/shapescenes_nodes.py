@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import shapescenes_host
+from .host import shapescenes as shapescenes_host
 from .schema import MAX_SIDE, schema
 
 

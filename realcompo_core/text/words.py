@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .errors import PhraseNotInPromptError
+from ..errors import PhraseNotInPromptError
 
 Span = tuple[int, int]
 """Start and end (exclusive) of a piece of text, in characters."""

@@ -12,7 +12,7 @@ from reprlib import repr as short
 
 import numpy as np
 
-from .errors import (
+from ..errors import (
     EmptyBoxError,
     EmptyMaskError,
     EmptyPhraseError,

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import RealCompoError
-from .layout import Layout
-from .trace import Trace
+from ..errors import RealCompoError
+from ..layout import Layout
+from ..guidance.trace import Trace
 
 START, END, PADDING = "<start>", "<end>", "<padding>"
 VERSION = 1  # of the NPZ file

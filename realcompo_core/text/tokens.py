@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .errors import PhraseNotInPromptError, PhrasePastLimitError, TokenAlignmentError
+from ..errors import PhraseNotInPromptError, PhrasePastLimitError, TokenAlignmentError
 from .words import WEIGHT, Span, match_phrases, split_words
 
 CHUNK = 77  # CLIP's sequence length, BOS and EOS included

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attention_maps import AttentionMaps, Keep, MapLayer, Prompt
-from .errors import RealCompoError
-from .recording import Recorder
-from .tokens import CHUNK, word_tokens
+from ..attention.maps import AttentionMaps, Keep, MapLayer, Prompt
+from ..attention.recorder import Recorder
+from ..errors import RealCompoError
+from ..text.tokens import CHUNK, word_tokens
 
 _PLACE = re.compile(r"(down|mid|up)_blocks?(?:\.(\d+))?\.attentions\.(\d+)\.transformer_blocks\.(\d+)\.attn2")
 _ORDER = ("down", "mid", "up")

@@ -7,11 +7,11 @@ from functools import cache
 from itertools import accumulate, chain
 from typing import Any
 
-from realcompo_core.attention_maps import Prompt
-from realcompo_core.balancer import branch_names
+from realcompo_core.attention.maps import Prompt
 from realcompo_core.errors import RealCompoError
+from realcompo_core.guidance.balancer import branch_names
 from realcompo_core.layout import Layout
-from realcompo_core.tokens import TokenGroup, phrase_indices, token_groups
+from realcompo_core.text.tokens import TokenGroup, phrase_indices, token_groups
 
 T5 = "t5xxl"
 END_OF_WORD, WORD_START = "</w>", "▁"

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .attention_maps import AttentionMaps, BranchMaps, Word
-from .drawing import shortened
-from .errors import RealCompoError
+from .maps import AttentionMaps, BranchMaps, Word
+from ..layout.drawing import shortened
+from ..errors import RealCompoError
 
 # Colours at even distances from 0 to 1. The first four are matplotlib's maps of these names, sampled.
 PALETTES = {

@@ -9,7 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from realcompo_core.errors import BranchMismatchError, RealCompoError, TooManyObjectsError
 from realcompo_core.layout import Box, Layout
-from realcompo_core.regions import coverage
+from realcompo_core.layout.regions import coverage
 
 from .schema import ADVANCED, schema, size_inputs
 from .types import LayoutType

@@ -18,12 +18,12 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
 from realcompo_core.errors import Cancelled, RealCompoError
-from realcompo_core.samplers import euler
+from realcompo_core.sampling.samplers import euler
 from tokencompose_core.lora import add_lora, lora_state, remove_lora
 
 from .branch import UsableTensors, usable_weights
-from .host_layers import cross_attention
-from .recomputation import feed_forward, recomputed, residual_and_self_attention
+from .checkpointing import feed_forward, recomputed, residual_and_self_attention
+from .unet_attention import cross_attention
 
 ALL_MEMORY = 1e20  # bytes: the host unloads every other model
 SAMPLES = 64  # values of each weight that tell models apart

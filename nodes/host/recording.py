@@ -15,12 +15,12 @@ from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 
-from realcompo_core.attention_maps import MapLayer
+from realcompo_core.attention.maps import MapLayer
+from realcompo_core.attention.recorder import Recorder
 from realcompo_core.errors import RealCompoError
-from realcompo_core.recording import Recorder
-from realcompo_core.tokens import CHUNK
+from realcompo_core.text.tokens import CHUNK
 
-from .host_layers import cross_attention
+from .unet_attention import cross_attention
 
 CONDITIONINGS = ("positive", "negative")  # by the host's `cond_or_uncond`
 KEY = "realcompo_record"

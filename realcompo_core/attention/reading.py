@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .frozen import FrozenNetwork
+from .input_gradients import FrozenNetwork
 
 LOSS_SCALE = 1024  # the gradient is about 1e-6: in fp16 it would underflow on its way
 

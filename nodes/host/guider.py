@@ -14,14 +14,14 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from realcompo_core.attention import Objective
-from realcompo_core.balancer import Balancer, BalanceSettings, branch_names
+from realcompo_core.attention.reading import Objective
 from realcompo_core.errors import RealCompoError
+from realcompo_core.guidance.balancer import Balancer, BalanceSettings, branch_names
+from realcompo_core.guidance.trace import Trace
 from realcompo_core.layout import Layout
-from realcompo_core.regions import covered_by_objects, region_maps
-from realcompo_core.samplers import Step
-from realcompo_core.tokens import TokenGroup
-from realcompo_core.trace import Trace
+from realcompo_core.layout.regions import covered_by_objects, region_maps
+from realcompo_core.sampling.samplers import Step
+from realcompo_core.text.tokens import TokenGroup
 
 from .branch import HostBranch, attention_blocks, joined_passes
 from .checks import check_branches

@@ -14,9 +14,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from .attention import Gradient
-from .errors import RealCompoError
-from .samplers import Step
+from ..attention.reading import Gradient
+from ..errors import RealCompoError
+from ..sampling.samplers import Step
 from .trace import Trace, TraceStep
 
 FIDELITY = 0  # index of the fidelity branch; all others are spatial

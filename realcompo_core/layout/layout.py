@@ -10,7 +10,7 @@ from reprlib import repr as short
 
 import numpy as np
 
-from .errors import (
+from ..errors import (
     BoxOutsideError,
     EmptyBoxError,
     EmptyMaskError,
@@ -20,7 +20,7 @@ from .errors import (
     NotFiniteError,
     TooManyObjectsError,
 )
-from .words import match_phrases
+from ..text.words import match_phrases
 
 MAX_OBJECTS = 30  # what GLIGEN was trained with
 MAX_MASK_SIDE = 8192  # a few bytes of run lengths must not ask for gigabytes

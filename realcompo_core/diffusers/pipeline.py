@@ -22,16 +22,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import Gradient, MapReader, Objective
-from .balancer import Balancer, BalanceSettings, branch_names
-from .diffusers_recording import cross_attention
-from .errors import BranchMismatchError, Cancelled, RealCompoError
-from .layout import MAX_OBJECTS, Layout
-from .providers import LayoutProvider, get_provider
-from .regions import covered_by_objects, region_maps
-from .samplers import SAMPLERS
-from .tokens import phrase_tokens, token_groups
-from .trace import Trace
+from ..attention.reading import Gradient, MapReader, Objective
+from ..errors import BranchMismatchError, Cancelled, RealCompoError
+from ..guidance.balancer import Balancer, BalanceSettings, branch_names
+from ..guidance.trace import Trace
+from ..layout import MAX_OBJECTS, Layout
+from ..layout.regions import covered_by_objects, region_maps
+from ..providers import LayoutProvider, get_provider
+from ..sampling.samplers import SAMPLERS
+from ..text.tokens import phrase_tokens, token_groups
+from .recording import cross_attention
 
 
 @dataclass(frozen=True)

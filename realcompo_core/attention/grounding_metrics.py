@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention_maps import AttentionMaps, BranchMaps, Word
-from .errors import RealCompoError
-from .layout import Layout
-from .regions import region_maps
-from .tokens import phrase_indices, token_groups
+from .maps import AttentionMaps, BranchMaps, Word
+from ..errors import RealCompoError
+from ..layout import Layout
+from ..layout.regions import region_maps
+from ..text.tokens import phrase_indices, token_groups
 
 THRESHOLD = 0.4  # of a map's largest value: Tang et al. 2023, "What the DAAM"
 ALL = "all"

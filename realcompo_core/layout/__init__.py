@@ -1,0 +1,5 @@
+"""Layouts: which objects are in a picture, and where."""
+
+from .layout import MAX_OBJECTS, MIN_CONFIDENCE, Box, Layout, LayoutObject, layout_schema
+
+__all__ = ["MAX_OBJECTS", "MIN_CONFIDENCE", "Box", "Layout", "LayoutObject", "layout_schema"]
