@@ -24,7 +24,7 @@ from realcompo_core.attention.drawing import (
     threshold_mask,
 )
 from realcompo_core.attention.grounding_metrics import THRESHOLD, as_csv, grounding_table, layout_table, mask_target
-from realcompo_core.attention.maps import AttentionMaps, Keep, Prompt
+from realcompo_core.attention.maps import AttentionMaps, Keep, PromptWords
 from realcompo_core.attention.panel import write_panel
 from realcompo_core.attention.recorder import Recorder
 from realcompo_core.errors import RealCompoError
@@ -151,7 +151,7 @@ class RecordAttention(io.ComfyNode):
     def execute(cls, model, prompt, negative_prompt, tokens, layers, heads, every, limit, clip=None) -> io.NodeOutput:
         if not output_is_used(RECORDED_SLOT):
             return io.NodeOutput(model, AttentionMaps())
-        prompts: dict[str, Prompt | None] = {"positive": None, "negative": None}
+        prompts: dict[str, PromptWords | None] = {"positive": None, "negative": None}
         if clip is not None:
             prompts = {"positive": prompt_words(clip, prompt), "negative": prompt_words(clip, negative_prompt)}
         recorder = Recorder("model", Keep(tokens, layers, heads, every, limit), prompts)

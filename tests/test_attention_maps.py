@@ -33,8 +33,8 @@ from realcompo_core.attention.maps import (
     BranchMaps,
     Keep,
     MapLayer,
-    Prompt,
-    Word,
+    PromptWords,
+    WordColumns,
     kept_columns,
     map_bytes,
 )
@@ -42,7 +42,7 @@ from realcompo_core.attention.recorder import Recorder, token_shares
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout, LayoutObject
 
-PROMPT = Prompt([("a", [1]), ("armadillo", [2, 3, 4]), ("sees", [5]), ("armadillo", [6, 7, 8]), ("cat", [9])], 12)
+PROMPT = PromptWords([("a", [1]), ("armadillo", [2, 3, 4]), ("sees", [5]), ("armadillo", [6, 7, 8]), ("cat", [9])], 12)
 
 
 def random(*shape, seed=0):
@@ -52,7 +52,7 @@ def random(*shape, seed=0):
 def recording(heads="averaged", steps=(0, 2), batch=2, name="model", seed=0):
     """A branch with a layer of 8x12 and one of 4x6 cells, two words and the rest."""
     layers = [MapLayer("fine", (8, 12)), MapLayer("coarse", (4, 6))]
-    words = [Word("red", (0,)), Word("cat", (1, 2)), Word("<end>", (3,))]
+    words = [WordColumns("red", (0,)), WordColumns("cat", (1, 2)), WordColumns("<end>", (3,))]
     branch = BranchMaps(name, {"positive": words}, layers, {step: 10.0 - step for step in steps})
     for i, layer in enumerate(layers):
         for step in steps:
@@ -87,7 +87,10 @@ def test_kept_words_share_one_column_for_all_other_tokens():
 def test_all_tokens_are_kept_with_end_and_padding_apart():
     columns, words = kept_columns(PROMPT, Keep("all"), 12)
     assert columns == list(range(12))
-    assert words[0] == Word("<start>", (0,)) and words[-2:] == [Word("<end>", (10,)), Word("<padding>", (11,))]
+    assert words[0] == WordColumns("<start>", (0,)) and words[-2:] == [
+        WordColumns("<end>", (10,)),
+        WordColumns("<padding>", (11,)),
+    ]
 
 
 def test_tokens_without_a_prompt_have_numbers():
@@ -135,14 +138,14 @@ def test_a_word_is_the_mean_of_its_tokens_and_a_phrase_of_its_words():
     branch = recording()
     tokens = branch.token_maps()
     red_cat = branch.find("Red  cat")
-    assert red_cat == Word("Red  cat", (0, 1, 2))
+    assert red_cat == WordColumns("Red  cat", (0, 1, 2))
     maps = branch.word_maps([branch.find("cat"), red_cat])
     torch.testing.assert_close(maps[:, 0], tokens[:, 1:3].mean(1))
     torch.testing.assert_close(maps[:, 1], tokens[:, :3].mean(1))
 
 
 def test_phrases_that_a_tokenizer_splits_are_found():
-    words = [Word("t", (1,)), Word("-", (2,)), Word("shirt", (3, 4)), Word("t", (5,))]
+    words = [WordColumns("t", (1,)), WordColumns("-", (2,)), WordColumns("shirt", (3, 4)), WordColumns("t", (5,))]
     branch = BranchMaps("model", {"positive": words})
     assert branch.find("T-shirt").columns == (1, 2, 3, 4)
     with pytest.raises(RealCompoError, match="'shirts' is not in the positive prompt of branch model. Its words: t, -"):
@@ -257,7 +260,7 @@ def test_table_has_a_row_for_each_object_layer_and_step():
 
 
 def test_objects_that_share_words_are_one_target_with_both_regions():
-    words = [Word("two", (0,)), Word("red", (1,)), Word("cats", (2,))]
+    words = [WordColumns("two", (0,)), WordColumns("red", (1,)), WordColumns("cats", (2,))]
     branch = recording(batch=1)
     branch.words = {"positive": words}
     layout = Layout(

@@ -10,7 +10,7 @@ import torch
 from panel_file import PanelFile
 
 from realcompo_core.attention.grounding_metrics import grounding_table, layout_targets
-from realcompo_core.attention.maps import AttentionMaps, BranchMaps, MapLayer, Word
+from realcompo_core.attention.maps import AttentionMaps, BranchMaps, MapLayer, WordColumns
 from realcompo_core.attention.panel import write_panel
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.trace import Trace, TraceStep
@@ -26,8 +26,8 @@ def branch(name, prompt, seed, heads=3):
     made = BranchMaps(name, layers=list(LAYERS), levels={0: 14.6, 3: 2.5})
     texts = prompt.split()
     made.words = {
-        "positive": [Word("<start>", (0,)), *(Word(text, (i + 1,)) for i, text in enumerate(texts))],
-        "negative": [Word("<start>", (0,)), Word("blurry", (1, 2))],
+        "positive": [WordColumns("<start>", (0,)), *(WordColumns(text, (i + 1,)) for i, text in enumerate(texts))],
+        "negative": [WordColumns("<start>", (0,)), WordColumns("blurry", (1, 2))],
     }
     random = torch.Generator().manual_seed(seed)
     for conditioning, tokens in (("positive", len(texts) + 1), ("negative", 3)):

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import accumulate, chain
 from typing import Any
 
-from realcompo_core.attention.maps import Prompt
+from realcompo_core.attention.maps import PromptWords
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.balancer import branch_names
 from realcompo_core.layout import Layout
@@ -51,12 +51,12 @@ def prompt_pieces(clip: Any, prompt: str) -> tuple[list[tuple[str, list[int]]], 
     return _stream_pieces(clip, key, chunks[key])
 
 
-def prompt_words(clip: Any, prompt: str) -> Prompt:
+def prompt_words(clip: Any, prompt: str) -> PromptWords:
     """The same of any CLIP of the host, also those of SD3 (CLIP's tokens, then T5's) and Flux (T5's alone)."""
     chunks = clip.tokenize(prompt, return_word_ids=True)
     if T5 not in chunks:
         pieces, length = prompt_pieces(clip, prompt)
-        return Prompt([(text.strip(), tokens) for text, tokens in pieces], length)
+        return PromptWords([(text.strip(), tokens) for text, tokens in pieces], length)
     streams = [T5]
     if "g" in chunks:
         encoder = clip.cond_stage_model
@@ -68,7 +68,7 @@ def prompt_words(clip: Any, prompt: str) -> Prompt:
         shifted = [(text.strip(), [length + token for token in tokens]) for text, tokens in pieces]
         words = _joined_streams(words, shifted) if words else shifted
         length += count
-    return Prompt(words, length)
+    return PromptWords(words, length)
 
 
 def _joined_streams(words: list[tuple[str, list[int]]], others: list[tuple[str, list[int]]]) -> list:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .maps import AttentionMaps, BranchMaps, Word
+from .maps import AttentionMaps, BranchMaps, WordColumns
 from ..layout.drawing import shortened
 from ..errors import RealCompoError
 
@@ -74,7 +74,7 @@ def overlay(
     return heat if picture is None else Image.blend(picture.convert("RGB").resize(size), heat, opacity)
 
 
-def chosen_words(branch: BranchMaps, phrases: Sequence[str], conditioning: str = "positive") -> list[Word]:
+def chosen_words(branch: BranchMaps, phrases: Sequence[str], conditioning: str = "positive") -> list[WordColumns]:
     """The words of these phrases; without any, all words of the prompt. Raises RealCompoError for one that is not."""
     if phrases:
         return [branch.find(phrase, conditioning) for phrase in phrases]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .maps import AttentionMaps, BranchMaps, Word
+from .maps import AttentionMaps, BranchMaps, WordColumns
 from ..errors import RealCompoError
 from ..layout import Layout
 from ..layout.regions import region_maps
@@ -47,7 +47,7 @@ class Target(NamedTuple):
     """Words whose attention should fall on a region. `region`: (height, width) -> (height, width) coverage in 0..1."""
 
     label: str
-    word: Word
+    word: WordColumns
     region: Callable[[int, int], Tensor]
 
 
@@ -74,7 +74,7 @@ def layout_targets(branch: BranchMaps, layout: Layout, conditioning: str = "posi
     for columns, objects in token_groups(found):
         phrase = layout.objects[objects[0]].phrase
         region = partial(_region, layout, objects)
-        targets.append(Target(phrase, Word(phrase, tuple(columns)), region))
+        targets.append(Target(phrase, WordColumns(phrase, tuple(columns)), region))
     return targets
 
 

@@ -26,7 +26,7 @@ START, END, PADDING = "<start>", "<end>", "<padding>"
 VERSION = 1  # of the NPZ file
 
 
-class Word(NamedTuple):
+class WordColumns(NamedTuple):
     """A word of the prompt, or a special token: its text and its columns among the tokens that were kept."""
 
     text: str
@@ -40,7 +40,7 @@ class MapLayer(NamedTuple):
     size: tuple[int, int]
 
 
-class Prompt(NamedTuple):
+class PromptWords(NamedTuple):
     """The words of a conditioning, each with the indices of its tokens in a sequence of `length` tokens."""
 
     words: Sequence[tuple[str, Sequence[int]]]
@@ -89,7 +89,7 @@ class BranchMaps:
     """
 
     name: str
-    words: dict[str, list[Word]] = field(default_factory=dict)
+    words: dict[str, list[WordColumns]] = field(default_factory=dict)
     layers: list[MapLayer] = field(default_factory=list)
     levels: dict[int, float] = field(default_factory=dict)
     maps: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
@@ -158,12 +158,12 @@ class BranchMaps:
                 total += summed if own == size else F.interpolate(summed, size, mode="bilinear")
         return total / max(sum(map(len, by_size.values())), 1)
 
-    def word_maps(self, words: Sequence[Word], conditioning: str = "positive", **chosen) -> Tensor:
+    def word_maps(self, words: Sequence[WordColumns], conditioning: str = "positive", **chosen) -> Tensor:
         """(B, len(words), H, W): the mean over each word's tokens of `token_maps`."""
         tokens = self.token_maps(conditioning, **chosen)
         return torch.stack([tokens[:, list(word.columns)].mean(1) for word in words], 1)
 
-    def find(self, phrase: str, conditioning: str = "positive") -> Word:
+    def find(self, phrase: str, conditioning: str = "positive") -> WordColumns:
         """The words of `phrase`, where they first stand in a row, as one. Raises RealCompoError if they do not."""
         own = self.words.get(conditioning, [])
         wanted = _plain(phrase)
@@ -172,7 +172,7 @@ class BranchMaps:
             for last in range(first, len(own)):
                 joined += _plain(own[last].text)  # tokenizers split "t-shirt" into three
                 if joined == wanted:
-                    return Word(phrase.strip(), tuple(c for word in own[first : last + 1] for c in word.columns))
+                    return WordColumns(phrase.strip(), tuple(c for word in own[first : last + 1] for c in word.columns))
                 if not wanted.startswith(joined):
                     break
         raise RealCompoError(
@@ -271,7 +271,7 @@ class AttentionMaps:
         for given in header["branches"]:
             branch = BranchMaps(
                 given["name"],
-                {key: [Word(text, tuple(columns)) for text, columns in words] for key, words in given["words"].items()},
+                {key: [WordColumns(text, tuple(columns)) for text, columns in words] for key, words in given["words"].items()},
                 [MapLayer(name, tuple(size)) for name, size in given["layers"]],
                 {int(step): level for step, level in given["levels"].items()},
             )
@@ -284,32 +284,32 @@ class AttentionMaps:
         return cls(branches, layout)
 
 
-def kept_columns(prompt: Prompt | None, keep: Keep, length: int) -> tuple[list[int], list[Word]]:
+def kept_columns(prompt: PromptWords | None, keep: Keep, length: int) -> tuple[list[int], list[WordColumns]]:
     """Which of `length` tokens are kept apart, and the words among the columns that this gives.
 
     With `keep.tokens` "words", a last column follows for the sum of all others. Without a prompt all are kept.
     """
     if prompt is None or not prompt.words:
         if prompt is not None and keep.tokens == "words":
-            return [0], [Word(START, (0,)), Word(END, (1,))]
-        return list(range(length)), [Word(f"token {i}", (i,)) for i in range(length)]
+            return [0], [WordColumns(START, (0,)), WordColumns(END, (1,))]
+        return list(range(length)), [WordColumns(f"token {i}", (i,)) for i in range(length)]
     taken = sorted({token for _, tokens in prompt.words for token in tokens})
     if keep.tokens == "words":
         columns = sorted({0, *taken})
         words = _words(prompt, {token: i for i, token in enumerate(columns)})
-        start = [] if 0 in taken else [Word(START, (0,))]
-        return columns, [*start, *words, Word(END, (len(columns),))]
+        start = [] if 0 in taken else [WordColumns(START, (0,))]
+        return columns, [*start, *words, WordColumns(END, (len(columns),))]
     words = _words(prompt, {token: token for token in range(length)})
     others = [token for token in range(length) if token not in taken]
-    start = [Word(START, (0,))] if others[:1] == [0] else []
+    start = [WordColumns(START, (0,))] if others[:1] == [0] else []
     after = [token for token in others if token > taken[-1]]
-    end = [Word(END, (after[0],))] if after else []
-    padding = [Word(PADDING, tuple(after[1:]))] if after[1:] else []
+    end = [WordColumns(END, (after[0],))] if after else []
+    padding = [WordColumns(PADDING, tuple(after[1:]))] if after[1:] else []
     return list(range(length)), [*start, *words, *end, *padding]
 
 
-def _words(prompt: Prompt, column: Mapping[int, int]) -> list[Word]:
-    return [Word(text, tuple(column[token] for token in tokens)) for text, tokens in prompt.words]
+def _words(prompt: PromptWords, column: Mapping[int, int]) -> list[WordColumns]:
+    return [WordColumns(text, tuple(column[token] for token in tokens)) for text, tokens in prompt.words]
 
 
 def _plain(text: str) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .drawing import DIFFERENCE, PALETTES
-from .maps import AttentionMaps, BranchMaps, Word
+from .maps import AttentionMaps, BranchMaps, WordColumns
 from ..layout.drawing import RGB, color_of
 from ..errors import PhraseNotInPromptError, RealCompoError
 from .grounding_metrics import ALL, Target, layout_targets
@@ -106,7 +106,7 @@ def _targets(branch: BranchMaps, layout: Layout, conditioning: str) -> dict[Key,
 def _places(layout: Layout) -> dict[Key, Target]:
     """Of each object, without words."""
     return _by_region(
-        Target(item.phrase, Word(item.phrase, ()), lambda h, w, i=i: region_maps(layout, [[i]], h, w)[0])
+        Target(item.phrase, WordColumns(item.phrase, ()), lambda h, w, i=i: region_maps(layout, [[i]], h, w)[0])
         for i, item in enumerate(layout.objects)
     )
 
@@ -154,7 +154,7 @@ def _write_conditioning(
 
 
 def _frames(
-    branch: BranchMaps, conditioning: str, words: Sequence[Word], layer: str | None, steps: Sequence[int], heads: int
+    branch: BranchMaps, conditioning: str, words: Sequence[WordColumns], layer: str | None, steps: Sequence[int], heads: int
 ) -> Iterator[Tensor]:
     """(B * len(words), h, w) of each head of each step; the mean over them comes before them."""
     for step in (None, *steps):

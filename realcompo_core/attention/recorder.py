@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .maps import BranchMaps, Keep, MapLayer, Prompt, Word, kept_columns, map_bytes
+from .maps import BranchMaps, Keep, MapLayer, PromptWords, WordColumns, kept_columns, map_bytes
 from ..errors import RealCompoError
 
 SCORES_AT_ONCE = 2**24  # 64 MB of fp32
@@ -20,7 +20,7 @@ class Recorder:
     numbered.
     """
 
-    def __init__(self, name: str, keep: Keep, prompts: Mapping[str, Prompt | None]):
+    def __init__(self, name: str, keep: Keep, prompts: Mapping[str, PromptWords | None]):
         self.branch = BranchMaps(name)
         self.keep = keep
         self._prompts = dict(prompts)
@@ -85,10 +85,10 @@ class Recorder:
         """What was read since `end_pass` is forgotten."""
         self._sums = {}
 
-    def _has_rest(self, prompt: Prompt | None) -> bool:
+    def _has_rest(self, prompt: PromptWords | None) -> bool:
         return prompt is not None and self.keep.tokens == "words"
 
-    def _layout(self, prompt: Prompt | None, length: int) -> tuple[list[int], list[Word], int]:
+    def _layout(self, prompt: PromptWords | None, length: int) -> tuple[list[int], list[WordColumns], int]:
         """Kept columns, words, and the number of columns with that of the rest."""
         columns, words = kept_columns(prompt, self.keep, prompt.length if prompt else length)
         return columns, words, len(columns) + self._has_rest(prompt)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..attention.maps import AttentionMaps, Keep, MapLayer, Prompt
+from ..attention.maps import AttentionMaps, Keep, MapLayer, PromptWords
 from ..attention.recorder import Recorder
 from ..errors import RealCompoError
 from ..text.tokens import CHUNK, word_tokens
@@ -139,8 +139,8 @@ def _reduced(size: tuple[int, int], factor: int) -> tuple[int, int]:
     return -(-size[0] // factor), -(-size[1] // factor)
 
 
-def prompt_words(tokenizer: Callable, text: str) -> Prompt:
+def prompt_words(tokenizer: Callable, text: str) -> PromptWords:
     """The words that a pipeline's text encoder reads: the first sequence of its tokens, brackets as they are."""
     length = getattr(tokenizer, "model_max_length", CHUNK)
     words = word_tokens(tokenizer, text, weights=False, chunk=length)
-    return Prompt([(word, tokens) for word, tokens in words if tokens and tokens[-1] < length], length)
+    return PromptWords([(word, tokens) for word, tokens in words if tokens and tokens[-1] < length], length)

@@ -58,7 +58,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Relation:
+class GroupRelation:
     """A stated relation between groups; `text` is how the prompt words it.
 
     Of two groups: left_of, above, under, on, in_front_of, next_to, inside. Of one and all those around it: between,
@@ -71,14 +71,14 @@ class Relation:
 
 
 @dataclass
-class Scene:
+class SceneGraph:
     groups: list[Group] = field(default_factory=list)
-    relations: list[Relation] = field(default_factory=list)
+    relations: list[GroupRelation] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     background: list[str] = field(default_factory=list)
 
 
-def parse(prompt: str) -> Scene:
+def parse(prompt: str) -> SceneGraph:
     """The scene that `prompt` states.
 
     Raises ProviderError for a prompt that names no object and no absence, that is longer than 4000 characters, or whose
@@ -129,7 +129,7 @@ class _Reader:
 
     def __init__(self, prompt: str):
         self.prompt = prompt
-        self.scene = Scene()
+        self.scene = SceneGraph()
         self.negated = False
         self.positions: list[str] = []  # stated before their subject: "on the left, a dog"
         self._start_clause()
@@ -236,7 +236,7 @@ class _Reader:
             self._locate(subject, name, text)
 
     def _locate(self, subject: Group, name: str, text: str) -> None:
-        self.scene.relations.append(Relation(name, (subject,), f"{subject.text} {text}"))
+        self.scene.relations.append(GroupRelation(name, (subject,), f"{subject.text} {text}"))
 
     def _take_subjects(self) -> list[Group]:
         """What the relation or position read now is about. States the relation before it."""
@@ -283,7 +283,7 @@ class _Reader:
                     group.count = max(group.count, BARE_SURROUNDING)
         left, right = ([subject], others) if not statement.flipped else (others, [subject])
         text = f"{_listing(left)} {statement.text} {_listing(right)}".strip()
-        self.scene.relations.append(Relation(statement.name, (subject, *others), text))
+        self.scene.relations.append(GroupRelation(statement.name, (subject, *others), text))
 
     def _require_right_side(self) -> None:
         size = len(self.run)
@@ -358,7 +358,7 @@ def _listing(groups: list[Group]) -> str:
     return " and ".join(group.text for group in groups)
 
 
-def _merge_repeated_pairs(scene: Scene) -> None:
+def _merge_repeated_pairs(scene: SceneGraph) -> None:
     """A second statement about two phrases that are related already is about the same two groups."""
     same: dict[Group, Group] = {}
     seen: dict[tuple, tuple[Group, ...]] = {}
@@ -370,7 +370,7 @@ def _merge_repeated_pairs(scene: Scene) -> None:
                 same.update(zip(pair, known, strict=True))
     scene.groups = [group for group in scene.groups if group not in same]
     scene.relations = [
-        Relation(relation.name, tuple(same.get(group, group) for group in relation.groups), relation.text)
+        GroupRelation(relation.name, tuple(same.get(group, group) for group in relation.groups), relation.text)
         for relation in scene.relations
     ]
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import LayoutError
 from ..layout import Box
-from .grammar import Group, Relation, Scene
+from .grammar import Group, GroupRelation, SceneGraph
 
 # In units of the object size:
 MARGIN = 0.12  # to the picture's border
@@ -43,7 +43,7 @@ Constraint = tuple[int, int, int, float]  # axis, i, j, limit: edge j - edge i <
 Alternative = list[Constraint]
 
 
-def place(scene: Scene, aspect: float) -> list[tuple[str, Box]]:
+def place(scene: SceneGraph, aspect: float) -> list[tuple[str, Box]]:
     """Phrase and box of every object, in the order of the groups; `aspect` is the picture's width / height.
 
     Objects are square in pixels unless they hold others. Raises LayoutError, which names the relations, if some exclude
@@ -250,7 +250,7 @@ class _Geometry:
 
     # Solving.
 
-    def relation_choices(self, relations: list[Relation], level: int) -> list[list[Alternative]]:
+    def relation_choices(self, relations: list[GroupRelation], level: int) -> list[list[Alternative]]:
         choices = []
         for relation in [*relations, *_implied(relations)]:
             blocks = [self.blocks[group] for group in relation.groups]
@@ -261,7 +261,7 @@ class _Geometry:
                 choices.append(self.alternatives(relation.name, blocks, level))
         return choices
 
-    def separations(self, relations: list[Relation]) -> np.ndarray:
+    def separations(self, relations: list[GroupRelation]) -> np.ndarray:
         """(pairs, 4 sides, 4) constraints: blocks keep apart where no relation says how they stand to each other."""
         everything = [*relations, *_implied(relations)]
         pairs = {(relation.groups[0], other) for relation in everything for other in relation.groups[1:]}
@@ -273,7 +273,7 @@ class _Geometry:
         ]
         return np.array(constraints).reshape(-1, 4, 4)
 
-    def solve(self, relations: list[Relation], level: int) -> np.ndarray | None:
+    def solve(self, relations: list[GroupRelation], level: int) -> np.ndarray | None:
         """(2, edges) positions that satisfy all relations, or None."""
         choices, separations = self.relation_choices(relations, level), self.separations(relations)
         count = 1 + 2 * len(self.all)
@@ -372,7 +372,7 @@ def _columns(block: _Block, shape: str) -> int:
     return count if count <= 3 else math.ceil(math.sqrt(count))
 
 
-def _blocks(groups: list[Group], relations: list[Relation]) -> dict[Group, _Block]:
+def _blocks(groups: list[Group], relations: list[GroupRelation]) -> dict[Group, _Block]:
     """One block per group that relations speak of, and one for all other groups together."""
     related = {group for relation in relations for group in relation.groups}
     blocks = {}
@@ -394,7 +394,7 @@ def _blocks(groups: list[Group], relations: list[Relation]) -> dict[Group, _Bloc
     return blocks
 
 
-def _with_individuals(scene: Scene) -> tuple[list[Group], list[Relation]]:
+def _with_individuals(scene: SceneGraph) -> tuple[list[Group], list[GroupRelation]]:
     """Groups and relations with the groups split whose objects each have their own place.
 
     Those are what surrounds something, what something is between, and both sides of "two cats in two boxes".
@@ -427,11 +427,11 @@ def _with_individuals(scene: Scene) -> tuple[list[Group], list[Relation]]:
             sides = [(first, *others) for first in firsts]
         else:
             sides = list(product(firsts, others)) if others else [(first,) for first in firsts]
-        relations += [Relation(name, groups, relation.text) for groups in sides]
+        relations += [GroupRelation(name, groups, relation.text) for groups in sides]
     return [part for group in scene.groups for part in parts[group]], relations
 
 
-def _implied(relations: list[Relation]) -> list[Relation]:
+def _implied(relations: list[GroupRelation]) -> list[GroupRelation]:
     """What stands on, in or in front of the content of a container is in the container too."""
     meeting = [relation for relation in relations if relation.name in MEETING]
     implied = []
@@ -444,11 +444,11 @@ def _implied(relations: list[Relation]) -> list[Relation]:
             for other in meeting:
                 if group in other.groups and container not in other.groups:
                     inside += [neighbour for neighbour in other.groups if neighbour not in inside]
-        implied += [Relation("inside", (group, container), relation.text) for group in inside[1:]]
+        implied += [GroupRelation("inside", (group, container), relation.text) for group in inside[1:]]
     return implied
 
 
-def _meeting_in_depth(relations: list[Relation]) -> set[tuple[Group, Group]]:
+def _meeting_in_depth(relations: list[GroupRelation]) -> set[tuple[Group, Group]]:
     """ "A dog on a sofa in front of a car on a hill": dog and sofa may both cover the car and the hill."""
     rests = [relation.groups for relation in relations if relation.name in ("on", "inside")]
 
@@ -470,12 +470,14 @@ def _meeting_in_depth(relations: list[Relation]) -> set[tuple[Group, Group]]:
     }
 
 
-def _impossible(blocks: dict[Group, _Block], canvas: tuple[float, float], relations: list[Relation]) -> LayoutError:
+def _impossible(
+    blocks: dict[Group, _Block], canvas: tuple[float, float], relations: list[GroupRelation]
+) -> LayoutError:
     """The error that says why nothing fits: a smallest set of relations that exclude each other, or lack of room."""
     columns = tuple(_columns(block, "row") for block in _unique(blocks))
     geometry = _Geometry(blocks, columns, canvas, SIZES[-1])
 
-    def possible(kept: list[Relation]) -> bool:
+    def possible(kept: list[GroupRelation]) -> bool:
         return geometry.solve(kept, RELAXED) is not None
 
     if possible(relations):

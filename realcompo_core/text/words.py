@@ -73,7 +73,7 @@ _WORD = re.compile(
 )
 
 
-class Word(NamedTuple):
+class WordSpan(NamedTuple):
     text: str
     span: Span
 
@@ -85,9 +85,9 @@ class Match(NamedTuple):
     words: list[Span]
 
 
-def split_words(text: str) -> list[Word]:
+def split_words(text: str) -> list[WordSpan]:
     """Words of `text` in order, without punctuation, possessive endings and the numbers of weights "(red:1.2)"."""
-    return [Word(match["word"], match.span()) for match in _WORD.finditer(text) if match["word"]]
+    return [WordSpan(match["word"], match.span()) for match in _WORD.finditer(text) if match["word"]]
 
 
 def singular(word: str) -> str:
@@ -160,7 +160,7 @@ class _Occurrences(NamedTuple):
     matches: list[Match]
 
 
-def _best_occurrences(phrase: str, prompt: str, words: list[Word], lemmas: list[str]) -> _Occurrences:
+def _best_occurrences(phrase: str, prompt: str, words: list[WordSpan], lemmas: list[str]) -> _Occurrences:
     """The occurrences of `phrase` that agree with most of its words, and that number of words."""
     phrase_words = [word.text for word in split_words(phrase)]
     at = head_noun(phrase_words) if phrase_words else 0
@@ -188,7 +188,9 @@ def _best_occurrences(phrase: str, prompt: str, words: list[Word], lemmas: list[
     return _Occurrences(agreement, [match for score, match in scored if score == agreement])
 
 
-def _adjectives_before(head: int, adjectives: set[str], prompt: str, words: list[Word], lemmas: list[str]) -> list[int]:
+def _adjectives_before(
+    head: int, adjectives: set[str], prompt: str, words: list[WordSpan], lemmas: list[str]
+) -> list[int]:
     """Indices of the prompt words before `head`, within its noun phrase, that are in `adjectives`."""
     found = []
     skipped = 0
@@ -203,7 +205,7 @@ def _adjectives_before(head: int, adjectives: set[str], prompt: str, words: list
     return found[::-1]
 
 
-def _capacity(words: list[Word], lemmas: list[str], head: int) -> int:
+def _capacity(words: list[WordSpan], lemmas: list[str], head: int) -> int:
     """How many objects the noun at `head` stands for: its number word, else one, or two for a bare plural."""
     for i in range(head - 1, max(head - 2 - MAX_SKIPPED, -1), -1):
         if lemmas[i] in NUMBERS:

@@ -38,7 +38,7 @@ guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
 shapes = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
 
 from realcompo_core.attention.grounding_metrics import layout_targets, share_inside  # noqa: E402
-from realcompo_core.attention.maps import Keep, Prompt  # noqa: E402
+from realcompo_core.attention.maps import Keep, PromptWords  # noqa: E402
 from realcompo_core.attention.recorder import Recorder  # noqa: E402
 from realcompo_core.errors import RealCompoError  # noqa: E402
 from realcompo_core.guidance.balancer import BalanceSettings  # noqa: E402
@@ -420,7 +420,7 @@ def check_words() -> None:
     }
     for kind, (tokenizer, encoders, streams) in kinds.items():
         prompt = tokens.prompt_words(TokenizerOnly(tokenizer, **encoders), text)
-        assert isinstance(prompt, Prompt)
+        assert isinstance(prompt, PromptWords)
         pieces = []
         for key in streams:
             own = getattr(tokenizer, key, getattr(tokenizer, f"clip_{key}", None))
