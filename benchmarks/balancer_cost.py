@@ -29,8 +29,11 @@ from torch import Tensor
 
 from benchmarks.measuring import peak_bytes, seconds
 from realcompo_core.attention.reading import Objective
-from realcompo_core.diffusers.pipeline import NoiseSchedule, UNetBranch, attention_layers
-from realcompo_core.guidance.balancer import Balancer, BalanceSettings
+from realcompo_core.diffusers.branch import UNetBranch
+from realcompo_core.diffusers.pipeline import attention_layers
+from realcompo_core.diffusers.schedule import NoiseSchedule
+from realcompo_core.guidance.balancer import Balancer
+from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout, LayoutObject
 from realcompo_core.layout.regions import covered_by_objects, region_maps
 from realcompo_core.sampling.samplers import Step

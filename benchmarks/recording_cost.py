@@ -31,7 +31,7 @@ from benchmarks.balancer_cost import TEXT_TOKENS, build_unet
 from benchmarks.measuring import cost, peak_bytes
 from realcompo_core.attention.maps import BranchMaps, Keep, map_bytes
 from realcompo_core.attention.recorder import Recorder
-from realcompo_core.diffusers.recording import record
+from realcompo_core.diffusers import record
 from shapescenes.tokenizer import tokenizer
 
 PROMPT = "a large red circle to the left of two small blue squares"

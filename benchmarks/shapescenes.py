@@ -32,8 +32,8 @@ import torch
 from rich.progress import track
 
 from benchmarks.measuring import seconds
-from realcompo_core.diffusers.pipeline import RealCompoPipeline
-from realcompo_core.guidance.balancer import BalanceSettings
+from realcompo_core.diffusers import RealCompoPipeline
+from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.providers import get_provider
 from shapescenes import DEFAULTS
 from shapescenes.drawing import draw

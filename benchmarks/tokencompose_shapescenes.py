@@ -32,8 +32,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from rich.progress import track
 
 from benchmarks.shapescenes import Row, real_features, run_row
-from realcompo_core.diffusers.pipeline import RealCompoPipeline
-from realcompo_core.guidance.balancer import BalanceSettings
+from realcompo_core.diffusers import RealCompoPipeline
+from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.text.tokens import phrase_tokens, token_groups
 from shapescenes.drawing import draw
 from shapescenes.judge import load_judge

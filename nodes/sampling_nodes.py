@@ -13,7 +13,8 @@ from comfy_api.latest import io
 
 from realcompo_core.attention.maps import AttentionMaps, Keep
 from realcompo_core.attention.recorder import Recorder
-from realcompo_core.guidance.balancer import BalanceSettings, branch_names
+from realcompo_core.guidance.branch import branch_names
+from realcompo_core.guidance.settings import BalanceSettings
 
 from .host.connections import output_is_used
 from .host.guider import BalancedGuider, BranchInput

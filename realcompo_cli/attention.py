@@ -15,7 +15,8 @@ from PIL import Image
 from realcompo_core.attention.drawing import View, chosen_words, select, sheet
 from realcompo_core.attention.grounding_metrics import as_csv, layout_table, layout_targets
 from realcompo_core.attention.maps import AttentionMaps, BranchMaps, Keep, kept_columns
-from realcompo_core.diffusers.recording import prompt_words, record
+from realcompo_core.diffusers import record
+from realcompo_core.diffusers.recording import prompt_words
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout
 from shapescenes import DEFAULTS

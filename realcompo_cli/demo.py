@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from realcompo_core.diffusers.pipeline import RealCompoPipeline
+from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout, LayoutObject
 from shapescenes.judge import Detection, detect, load_judge

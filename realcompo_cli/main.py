@@ -30,7 +30,7 @@ from .consoles import err, out
 from .files import Files
 
 if TYPE_CHECKING:
-    from realcompo_core.diffusers.pipeline import RealCompoPipeline
+    from realcompo_core.diffusers import RealCompoPipeline
     from realcompo_core.layout import Layout
     from realcompo_core.providers import LayoutProvider
 
@@ -163,7 +163,7 @@ def generate(
     width, height = size_of(size)
     with kept_files(output) as files:
         with out.status("Loading the models"):
-            from realcompo_core.guidance.balancer import BalanceSettings
+            from realcompo_core.guidance.settings import BalanceSettings
 
             found = read_layout(layout) if layout else propose(named_provider(provider), prompt, (width, height))
             write_layout(files, found, (width, height))

@@ -11,7 +11,8 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from realcompo_core.diffusers.pipeline import RealCompoPipeline, is_sdxl_file
+from realcompo_core.diffusers import RealCompoPipeline
+from realcompo_core.diffusers.matching import is_sdxl_file
 from realcompo_core.errors import RealCompoError
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from realcompo_core.diffusers.pipeline import Output, RealCompoPipeline, phrase_groups
+from realcompo_core.diffusers import Output, RealCompoPipeline
+from realcompo_core.diffusers.text_conditioning import phrase_groups
 from realcompo_core.errors import RealCompoError
-from realcompo_core.guidance.balancer import BalanceSettings
+from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout
 
 from .report import Picture, Report

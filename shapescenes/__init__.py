@@ -1,6 +1,6 @@
 """ShapeScenes: a world of coloured shapes small enough to ship and honest enough to test the method on."""
 
-from realcompo_core.guidance.balancer import BalanceSettings
+from realcompo_core.guidance.settings import BalanceSettings
 
 DEFAULTS = {
     "steps": 12,

@@ -18,7 +18,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from realcompo_core.diffusers.pipeline import gligen_tokens
+from realcompo_core.diffusers.conditioners import gligen_tokens
 from shapescenes import data, files, judge, models
 from shapescenes.sizes import LATENT_SCALE
 from shapescenes.tokenizer import tokenizer

@@ -3,15 +3,15 @@ from copy import deepcopy
 import pytest
 import torch
 
-from realcompo_core.attention.reading import (
-    MapReader,
-    Objective,
-    attention_columns,
-    grounding_loss,
-    map_size,
-    token_maps,
-)
-from realcompo_core.diffusers.pipeline import NoiseSchedule, UNetBranch, attention_layers
+from realcompo_core.attention.columns import attention_columns
+from realcompo_core.attention.losses import grounding_loss, object_maps, share_inside, token_maps
+from realcompo_core.attention.reading import GradientReader
+from realcompo_core.attention.source import AttentionEvent, Layer
+from realcompo_core.attention.targets import object_targets
+from realcompo_core.diffusers.branch import Objective, UNetBranch
+from realcompo_core.diffusers.schedule import NoiseSchedule
+from realcompo_core.diffusers.unet_attention import UNetAttention
+from realcompo_core.errors import RealCompoError
 
 LATENT = (16, 24)
 TOKENS = 12
@@ -27,40 +27,46 @@ def random(*shape, dtype=torch.float32, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def plain(q, k, columns, scale=None):
+    """The columns of a softmax written out; columns: (B, C)."""
+    p = torch.softmax(q @ k.mT * (scale or q.shape[-1] ** -0.5), -1)
+    return torch.stack([item[..., chosen].mT for item, chosen in zip(p, columns, strict=True)])
+
+
 @pytest.mark.parametrize("scale", [None, 0.2])
-def test_columns_are_those_of_the_softmax(scale):
-    q, k = random(2, 3, 35, 8, dtype=torch.float64), random(2, 3, 11, 8, dtype=torch.float64, seed=1)
-    whole = torch.softmax(q @ k.transpose(2, 3) * (scale or 8**-0.5), -1).mean(1)
-    found = attention_columns(q, k, [4, 0, 10], scale)
-    torch.testing.assert_close(found, whole[:, :, [4, 0, 10]].transpose(1, 2))
+def test_columns_and_their_gradients_are_those_of_the_softmax(scale):
+    q, k = (random(2, 3, n, 8, dtype=torch.float64, seed=n).requires_grad_() for n in (35, 11))
+    for columns in ([4, 0, 10], torch.tensor([[4, 0, 10], [1, 0, 0]])):
+        wanted = torch.as_tensor(columns).expand(2, 3)
+        found = attention_columns(q, k, columns, scale)
+        assert found.shape == (2, 3, 3, 35)
+        torch.testing.assert_close(found, plain(q, k, wanted, scale))
+        weights = random(2, 3, 3, 35, dtype=torch.float64, seed=7)
+        for ours, autograds in zip(
+            torch.autograd.grad((found * weights).sum(), (q, k)),
+            torch.autograd.grad((plain(q, k, wanted, scale) * weights).sum(), (q, k)),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, autograds)
 
 
-def test_columns_of_half_precision_queries_do_not_overflow():
-    q, k = (40 * random(1, 1, 6, 64, seed=s).half() for s in (0, 1))
-    exact = torch.softmax(q.double() @ k.double().mT / 8, -1)[..., [2]].mean(1).mT
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_columns_of_half_precision_are_computed_in_fp32(dtype):
+    q, k = (40 * random(1, 1, 6, 64, seed=s).to(dtype) for s in (0, 1))
     found = attention_columns(q, k, [2])
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=1e-2)
+    torch.testing.assert_close(found.double(), plain(q.double(), k.double(), torch.tensor([[2]])), atol=1e-5, rtol=1e-2)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(attention_columns(q, k, [2]), found, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    "pixels, size", [(16 * 24, (16, 24)), (8 * 12, (8, 12)), (4 * 6, (4, 6)), (2 * 3, (2, 3)), (1 * 2, (1, 2))]
-)
-def test_map_size_halves_upwards(pixels, size):
-    assert map_size(pixels, LATENT) == size
-
-
-def test_map_size_of_an_odd_latent_is_that_of_a_strided_convolution():
+def test_a_layers_grid_is_that_of_strided_convolutions():
     down = torch.nn.Conv2d(1, 1, 3, stride=2, padding=1)
     once = down(torch.zeros(1, 1, 13, 22))
     twice = down(once)
-    assert map_size(once.numel(), (13, 22)) == once.shape[-2:]
-    assert map_size(twice.numel(), (13, 22)) == twice.shape[-2:]
-
-
-def test_map_that_fits_no_level_is_refused():
-    with pytest.raises(ValueError, match=r"77 cells.*\(16, 24\)"):
-        map_size(77, LATENT)
+    for downsampling, maps in ((2, once), (4, twice)):
+        layer = Layer("", "", "decoder", 0, 0, downsampling, 1)
+        assert layer.grid((13, 22)) == maps.shape[-2:]
 
 
 def test_token_maps_average_layers_and_sum_to_1():
@@ -70,34 +76,49 @@ def test_token_maps_average_layers_and_sum_to_1():
     torch.testing.assert_close(maps, expected)
 
 
+def test_share_inside_is_0_for_a_map_that_is_0_everywhere():
+    maps = torch.zeros(2, 3, 3, requires_grad=True)
+    share = share_inside(maps, torch.ones(2, 3, 3))
+    assert share.tolist() == [0, 0]
+    assert torch.autograd.grad(share.sum(), maps)[0].isfinite().all()
+    assert token_maps([torch.zeros(1, 2, 3, 3)]).tolist() == torch.zeros(1, 2, 3, 3).tolist()
+
+
 def test_grounding_loss_is_the_share_outside():
-    maps = torch.tensor([[[[0.1, 0.4], [0.3, 0.2]]]])
-    left = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
-    assert grounding_loss(maps, left).item() == pytest.approx(0.6)
-    assert grounding_loss(7 * maps, left).item() == pytest.approx(0.6)
+    """Of one object with two tokens, in two heads of two layers: heads, layers and tokens are averaged first."""
+    even, left = torch.full((2, 2), 0.25), torch.tensor([[0.5, 0.0], [0.5, 0.0]])
+    layer = torch.stack([torch.stack([even, left]), torch.stack([left, left])])[None]  # (1, heads, C, 2, 2)
+    region = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    for scale in (1, 7):
+        losses = grounding_loss(
+            {"a": scale * layer, "b": scale * layer}, object_targets([[[0, 1]]], [lambda h, w: region])
+        )
+        # token 0: (0.5 + 1) / 2 inside, token 1: 1
+        assert losses.item() == pytest.approx(1 - (0.75 + 1) / 2)
 
 
-def test_objective_of_a_batch_is_each_items_own():
+def test_objects_of_a_batch_are_each_items_own():
     """Items with other numbers of objects, and one without any, do not touch each other."""
     groups = [*GROUPS, []]
     regions = [shrunk(REGIONS[:2]), shrunk(REGIONS[2:]), shrunk(REGIONS[:0])]
-    together = Objective(groups, regions)
-    assert together.columns == [1, 2, 4, 7]
-    attention = torch.rand(3, 12, 8, 12)
-    losses, maps = together([attention[:, together.columns]])
-    assert losses.shape == (3, 2) and maps.shape == (3, 2, 8, 12)
+    together = object_targets(groups, regions)
+    assert together.columns.tolist() == [[1, 2, 4, 7]] * 3
+    attention = torch.rand(3, 2, 12, 8, 12)
+    maps = {"layer": attention[:, :, together.columns[0]]}
+    losses, found = grounding_loss(maps, together), object_maps(maps, together)
+    assert losses.shape == (3, 2) and found.shape == (3, 2, 8, 12)
     for b in (0, 1):
-        alone = Objective([groups[b]], [regions[b]])
-        loss, own = alone([attention[b : b + 1, alone.columns]])
-        torch.testing.assert_close(losses[b, : len(groups[b])], loss[0])
-        torch.testing.assert_close(maps[b, : len(groups[b])], own[0])
+        alone = object_targets([groups[b]], [regions[b]])
+        maps = {"layer": attention[b : b + 1, :, alone.columns[0]]}
+        torch.testing.assert_close(losses[b, : len(groups[b])], grounding_loss(maps, alone)[0])
+        torch.testing.assert_close(found[b, : len(groups[b])], object_maps(maps, alone)[0])
     assert losses[1, 1] == 0 and not losses[2].any()
 
 
 def test_gradient_stays_finite_for_items_without_objects():
-    objective = Objective([GROUPS[0], []], [shrunk(REGIONS[:2]), shrunk(REGIONS[:0])])
-    attention = torch.rand(2, 3, 8, 12, requires_grad=True)
-    (g,) = torch.autograd.grad(objective([attention])[0].sum(), attention)
+    targets = object_targets([GROUPS[0], []], [shrunk(REGIONS[:2]), shrunk(REGIONS[:0])])
+    attention = torch.rand(2, 2, 3, 8, 12, requires_grad=True)
+    (g,) = torch.autograd.grad(grounding_loss({"layer": attention}, targets).sum(), attention)
     assert g[0].any() and not g[1].any()
 
 
@@ -120,30 +141,30 @@ class EagerProcessor:
 @pytest.fixture(params=["fidelity", "gligen"])
 def branch(request, tiny_pipelines):
     pipeline = getattr(tiny_pipelines, request.param)
-    cond, uncond = ({"encoder_hidden_states": random(2, TOKENS, 128, seed=s)} for s in (1, 2))
+    positive, negative = ({"encoder_hidden_states": random(2, TOKENS, 128, seed=s)} for s in (1, 2))
     if request.param == "gligen":
         inputs = {
             "boxes": torch.tensor([[[0.1, 0.1, 0.5, 0.6]] * 30] * 2),
             "masks": torch.ones(2, 30),
             "positive_embeddings": random(2, 30, 128),
         }
-        cond["cross_attention_kwargs"] = {"gligen": inputs}
-        uncond["cross_attention_kwargs"] = {"gligen": inputs | {"masks": torch.zeros(2, 30)}}
-    layers = attention_layers(pipeline.unet, 2)
-    objective = Objective(GROUPS, [shrunk(REGIONS[:2]), shrunk(REGIONS[2:])])
+        positive["cross_attention_kwargs"] = {"gligen": inputs}
+        negative["cross_attention_kwargs"] = {"gligen": inputs | {"masks": torch.zeros(2, 30)}}
+    targets = object_targets(GROUPS, [shrunk(REGIONS[:2]), shrunk(REGIONS[2:])])
+    objective = Objective(UNetAttention(pipeline.unet).choose(2), targets)
     schedule = NoiseSchedule(pipeline.scheduler)
-    return UNetBranch("branch", pipeline.unet, schedule, cond, uncond, 4.0, layers, objective)
+    return UNetBranch("branch", pipeline.unet, schedule, positive, negative, 4.0, objective=objective)
 
 
 def reference(branch, x, sigma):
     """Losses, object maps and gradient from plain attention and the whole network's graph."""
     unet = branch._unet
-    chosen = {f"{name}.processor": EagerProcessor() for name in attention_layers(unet, 2)}
+    chosen = {f"{layer.name}.processor": EagerProcessor() for layer in UNetAttention(unet).choose(2)}
     before = dict(unet.attn_processors)
     x = x.clone().requires_grad_()
     try:
         unet.set_attn_processor({name: chosen.get(name, processor) for name, processor in before.items()})
-        output = branch._run(x, sigma, branch._cond)
+        output = branch._run(x, sigma, ("positive",))
     finally:
         unet.set_attn_processor(before)
     height, width = LATENT[0] // 2, LATENT[1] // 2
@@ -178,7 +199,8 @@ def test_fp16_gradient_does_not_underflow(branch):
     exact = branch.gradient(x, 2.5).g
     half = deepcopy(branch)
     half._unet.half()
-    half._cond = halved(half._cond)
+    half._arguments = halved(half._arguments)
+    half._source = UNetAttention(half._unet)
     error = (half.gradient(x, 2.5).g - exact).abs().max()
     assert error < 0.005 * exact.abs().max()
 
@@ -234,12 +256,47 @@ def test_network_is_left_as_it_was_found(branch, grad_enabled):
 
 
 def test_reader_lets_other_errors_through_and_swallows_only_its_own_stop():
-    objective = Objective([[[0]]], [lambda height, width: torch.ones(1, height, width)])
-    with pytest.raises(KeyError), MapReader(random(1, 1, 2, 2), objective, 1, stop=True):
+    targets = object_targets([[[0]]], [lambda height, width: torch.ones(1, height, width)])
+    with pytest.raises(KeyError), GradientReader(random(1, 1, 2, 2), targets, 1, stop=True):
         raise KeyError
-    reader = MapReader(random(1, 1, 2, 2), objective, 1, stop=True)
+    reader = GradientReader(random(1, 1, 2, 2), targets, 1, stop=True)
+    layer = Layer("only", "only", "decoder", 0, 0, 1, 1)
     with reader:
-        q = reader.x.flatten(2).mT[:, None]
-        reader.read(q, random(1, 1, 3, 1))
+        q, k = reader.x.flatten(2).mT[:, None], random(1, 1, 3, 1)
+        reader.read(AttentionEvent(layer, "positive", q, k, 1.0, slice(0, 3), (2, 2), "lookahead"))
         pytest.fail("the pass went on")
     assert reader.gradient.g.shape == (1, 1, 2, 2)
+
+
+def test_a_branch_may_have_another_loss(branch):
+    """The averaging belongs to the loss: here it takes the first head alone, and asks for all of the attention."""
+    seen = []
+
+    def loss(maps, targets):
+        seen.append({name: tuple(layer.shape) for name, layer in maps.items()})
+        first = sum(layer[:, 0] for layer in maps.values())
+        return torch.einsum("bgc,bchw->bg", targets.members.to(first), first)
+
+    targets, layers = branch._objective.targets, branch._objective.layers
+    x = random(2, 4, *LATENT)
+    own = branch.gradient(x, 2.5)
+    branch._objective = Objective(layers, targets, loss)
+    other = branch.gradient(x, 2.5)
+    assert not torch.allclose(own.g, other.g) and torch.equal(own.maps, other.maps)
+    heads, columns = layers[0].heads, len(targets.columns[0])
+    assert seen == [{layer.name: (2, heads, columns, *layer.grid(LATENT)) for layer in layers}]
+
+
+def test_layers_that_are_not_there_are_refused(branch):
+    source = UNetAttention(branch._unet)
+    with pytest.raises(RealCompoError, match="layers=8 matches none.*up_blocks.0"):
+        source.choose(8)
+    names = [layer.name for layer in source.choose("mid_block")]
+    assert names == ["mid_block.attentions.0.transformer_blocks.0.attn2"]
+
+
+def test_fused_projections_are_refused(tiny_pipelines):
+    unet = deepcopy(tiny_pipelines.fidelity.unet)
+    unet.fuse_qkv_projections()
+    with pytest.raises(RealCompoError, match="unfuse_qkv_projections"):
+        UNetAttention(unet)

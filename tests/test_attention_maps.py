@@ -26,8 +26,8 @@ from realcompo_core.attention.grounding_metrics import (
     layout_table,
     layout_targets,
     mask_target,
-    share_inside,
 )
+from realcompo_core.attention.losses import share_inside
 from realcompo_core.attention.maps import (
     AttentionMaps,
     BranchMaps,
@@ -39,6 +39,7 @@ from realcompo_core.attention.maps import (
     map_bytes,
 )
 from realcompo_core.attention.recorder import Recorder, token_shares
+from realcompo_core.attention.source import AttentionEvent, Layer
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout, LayoutObject
 
@@ -70,7 +71,7 @@ def test_shares_are_those_of_the_softmax_with_repeats_added_up(apart, rest, monk
     whole = torch.softmax(q @ torch.cat([k, k], 2).mT * 8**-0.5, -1)
     whole = whole[..., :12] + whole[..., 12:]
     whole = whole if apart else whole.mean(1, keepdim=True)
-    found = token_shares(q, torch.cat([k, k], 2), [4, 0, 9], 12, apart, rest)
+    found = token_shares(q, torch.cat([k, k], 2), [4, 0, 9], 8**-0.5, 12, apart, rest)
     torch.testing.assert_close(found[:, :, :3], whole[..., [4, 0, 9]].mT)
     assert found.shape[2] == 3 + rest
     if rest:
@@ -201,28 +202,81 @@ def test_another_file_is_refused_by_name(tmp_path, content):
         AttentionMaps.load(path)
 
 
-def test_recorder_averages_layers_of_one_name_and_replaces_a_step():
+LAYERS = [Layer(f"block.{depth}", "block", "decoder", 0, depth, 1, 3) for depth in range(2)]
+SIZE = (3, 5)
+
+
+def event(layer, q, k, conditioning="positive", scale=8**-0.5):
+    return AttentionEvent(layer, conditioning, q, k, scale, slice(0, k.shape[2]), SIZE, "step")
+
+
+def test_recorder_averages_the_layers_of_a_block_and_replaces_a_step():
     recorder = Recorder("model", Keep("all"), {"positive": None})
-    recorder.begin([(MapLayer("block", (3, 5)), 3)], 12, 2, 4)
-    q, k = random(3, 2, 3, 15, 8), random(3, 2, 3, 12, 8, seed=1)
-    recorder.read("positive", "block", q[2], k[2])
-    recorder.end_pass(0, 9.0)
-    for i in range(2):
-        recorder.read("positive", "block", q[i], k[i])
-    recorder.end_pass(0, 8.0)
-    wanted = torch.softmax(q[:2] @ k[:2].mT * 8**-0.5, -1).mean((0, 2)).mT.unflatten(-1, (3, 5))
+    recorder.begin(LAYERS, SIZE, 12, 2, 4)
+    q, k = random(4, 2, 3, 15, 8), random(4, 2, 3, 12, 8, seed=1)
+    for first, level in ((2, 9.0), (0, 8.0)):
+        for i, layer in enumerate(LAYERS):
+            recorder.read(event(layer, q[first + i], k[first + i]))
+        recorder.end_pass(0, level)
+    wanted = torch.softmax(q[:2] @ k[:2].mT * 8**-0.5, -1).mean((0, 2)).mT.unflatten(-1, SIZE)
     (found,) = recorder.branch.maps.values()
     torch.testing.assert_close(found[:, 0].float(), wanted, atol=1e-3, rtol=1e-3)
     assert recorder.branch.levels == {0: 8.0}
-    recorder.begin([(MapLayer("block", (3, 5)), 3)], 12, 2, 4)
+    recorder.begin(LAYERS, SIZE, 12, 2, 4)
     assert not recorder.branch.maps
+
+
+def test_recorder_honours_a_layers_scale_and_reads_the_texts_keys_alone():
+    recorder = Recorder("model", Keep("all"), {"positive": None})
+    recorder.begin(LAYERS[:1], SIZE, 7, 2, 1)
+    q, k = random(2, 3, 15, 8), random(2, 3, 12, 8, seed=1)
+    recorder.read(AttentionEvent(LAYERS[0], "positive", q, k, 0.1, slice(0, 7), SIZE, "step"))
+    recorder.end_pass(0, 1.0)
+    (found,) = recorder.branch.maps.values()
+    wanted = torch.softmax(q @ k[:, :, :7].mT * 0.1, -1).mean(1).mT.unflatten(-1, SIZE)
+    torch.testing.assert_close(found[:, 0].float(), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_a_conditioning_of_which_a_layer_is_missing_is_left_out():
+    """A pass that skips layers would otherwise be a step with maps of some layers alone."""
+    recorder = Recorder("model", Keep("all"), {"positive": None, "negative": None})
+    recorder.begin(LAYERS, SIZE, 12, 2, 1)
+    q, k = random(2, 3, 15, 8), random(2, 3, 12, 8, seed=1)
+    for layer in LAYERS:
+        recorder.read(event(layer, q, k, "positive"))
+    recorder.read(event(LAYERS[0], q, k, "negative"))
+    recorder.end_pass(0, 1.0)
+    assert recorder.branch.conditionings == ["positive"] and recorder.branch.steps == [0]
+
+
+@pytest.mark.parametrize("layers, names", [("blocks", ["block"]), ("layers", ["block.0", "block.1"])])
+def test_a_recording_names_blocks_or_layers(layers, names):
+    recorder = Recorder("model", Keep("all", layers), {"positive": None})
+    encoder = Layer("other.0", "other", "encoder", 0, 0, 2, 3)
+    assert recorder.kept([encoder, *LAYERS]) == [encoder, *LAYERS]
+    recorder.begin(LAYERS, SIZE, 12, 2, 1)
+    assert [layer.name for layer in recorder.branch.layers] == names
+    assert Recorder("model", Keep(layers="decoder"), {}).kept([encoder, *LAYERS]) == LAYERS
+
+
+def test_maps_of_a_step_that_a_conditioning_or_layer_has_not_are_refused_by_name():
+    branch = recording()
+    branch.words["negative"] = branch.words["positive"]
+    branch.maps["negative", "fine", 0] = branch.maps["positive", "fine", 0]
+    with pytest.raises(RealCompoError, match="step 2 of branch model was not recorded.*there is: 0"):
+        branch.token_maps("negative", step=2)
+    with pytest.raises(RealCompoError, match="layer 'coarse' of branch model was not recorded"):
+        branch.token_maps("negative", layer="coarse")
+    del branch.maps["positive", "coarse", 2]
+    with pytest.raises(RealCompoError, match="layer 'coarse' of branch model was not recorded at step 2"):
+        branch.token_maps("positive", layer="coarse", step=2)
 
 
 def test_fewer_tokens_than_the_prompt_has_are_another_prompt():
     recorder = Recorder("model", Keep(), {"positive": PROMPT})
-    recorder.begin([(MapLayer("block", (3, 5)), 3)], 12, 2, 1)
+    recorder.begin(LAYERS, SIZE, 12, 2, 1)
     with pytest.raises(RealCompoError, match="positive prompt of the recording has 12 tokens, and the model reads 10"):
-        recorder.read("positive", "block", random(2, 3, 15, 8), random(2, 3, 10, 8))
+        recorder.read(event(LAYERS[0], random(2, 3, 15, 8), random(2, 3, 10, 8)))
 
 
 # metrics

@@ -3,15 +3,22 @@ import math
 import pytest
 import torch
 
-from realcompo_core.attention.reading import Gradient, MapReader, Objective
+from realcompo_core.attention.reading import Gradient, GradientReader
+from realcompo_core.attention.source import AttentionEvent, Layer
+from realcompo_core.attention.targets import object_targets
 from realcompo_core.errors import RealCompoError
-from realcompo_core.guidance.balancer import Balancer, BalanceSettings, fixed_by_region
+from realcompo_core.guidance.balancer import Balancer
+from realcompo_core.guidance.branch import GuidedBranch
+from realcompo_core.guidance.mixing import RegionWeights
+from realcompo_core.guidance.schedule import Schedule
+from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.sampling.samplers import SAMPLERS, Step, euler
 
 CHANNELS, WIDTH, TOKENS, HEADS = 3, 8, 5, 2
 SIZE = (4, 6)
 SIGMAS = [5.0, 3.0, 1.8, 1.0, 0.4, 0.0]
 GROUPS = [[1], [3, 4]]
+LAYER = Layer("only", "only", "decoder", 0, 0, 1, HEADS)
 REGIONS = torch.rand(2, *SIZE, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
 
 
@@ -27,7 +34,7 @@ class TinyBranch:
         self.name = f"tiny {seed}"
         self.enter, self.leave = matrix(CHANNELS, WIDTH), matrix(WIDTH, CHANNELS)
         self.to_q, self.text, self.values = matrix(WIDTH, WIDTH), matrix(TOKENS, WIDTH), matrix(TOKENS, WIDTH)
-        self.objective = Objective([GROUPS], [lambda height, width: REGIONS])
+        self.targets = object_targets([GROUPS], [lambda height, width: REGIONS])
         self.calls = []
 
     def queries_keys(self, x, sigma):
@@ -48,8 +55,10 @@ class TinyBranch:
 
     def gradient(self, x, sigma):
         self.calls.append("gradient")
-        with MapReader(x, self.objective, 1, stop=True) as reader:
-            reader.read(*self.queries_keys(reader.x, sigma))
+        with GradientReader(x, self.targets, 1, stop=True) as reader:
+            q, k = self.queries_keys(reader.x, sigma)
+            scale, text = q.shape[-1] ** -0.5, slice(0, TOKENS)
+            reader.read(AttentionEvent(LAYER, "positive", q, k, scale, text, SIZE, "lookahead"))
         return reader.gradient
 
     def denoise_with_gradient(self, x, sigma):
@@ -328,11 +337,59 @@ def test_fixed_weights_may_be_a_constant_a_map_or_a_schedule():
     assert [d[0, 0, 0, 0].item() for d in scheduled] == pytest.approx([3 - 2 * i / 10 for i in range(10)])
 
 
-def test_fixed_by_region_gives_the_spatial_branch_more_on_the_objects():
-    regions = torch.tensor([[[1.0, 0.5, 0.0, 0.0]], [[0.0, 0.0, 0.0, 1.0]]])
-    fidelity, spatial = fixed_by_region(regions, inside=0.8, outside=0.2)
-    torch.testing.assert_close(spatial, torch.tensor([[0.8, 0.5, 0.2, 0.8]]))
-    torch.testing.assert_close(fidelity, 1 - spatial)
+@pytest.mark.parametrize("schedule", [False, True])
+def test_weights_by_region_are_each_items_own(schedule):
+    objects = torch.zeros(2, *SIZE)
+    objects[0, 0, 0], objects[1, 0, 0] = 1, 0.5
+    fixed = RegionWeights(0.8, 0.2)
+    _, trace = run_stubs(
+        Stub(1), Stub(2), Stub(3), batch=2, objects=objects, fixed=(lambda progress: fixed) if schedule else fixed
+    )
+    weights = trace.steps[0].weights
+    torch.testing.assert_close(weights[0, :, 0, 0], torch.tensor([0.2, 0.4, 0.4]))
+    torch.testing.assert_close(weights[1, :, 0, 0], torch.tensor([0.5, 0.25, 0.25]))
+    torch.testing.assert_close(weights[:, :, 1, 1], torch.tensor([0.8, 0.1, 0.1]).expand(2, 3))
+
+
+def test_weights_by_region_are_shares():
+    with pytest.raises(RealCompoError, match=r"inside=1.5.*from 0 to 1"):
+        BalanceSettings(fixed=RegionWeights(1.5, 0.0))
+
+
+class Descent:
+    """A guide of the latent: twice at each of the first two steps, x moves against the gradient."""
+
+    def due(self, moment, answers):
+        return moment.index < 2 and len(answers) < 2
+
+    def move(self, variable, gradient, moment):
+        return variable - 0.5 * gradient
+
+
+def test_a_branch_may_carry_a_guide_of_its_own():
+    """Its network sees the guided latent; the balancer's own reading and the other branch do not."""
+    seen = []
+
+    class Watched(Stub):
+        def denoise(self, x, sigma):
+            seen.append(x[0, 0, 0, 0].item())
+            return super().denoise(x, sigma)
+
+    other, inner = Stub(1), Watched(2, g=1.0)
+    guided = GuidedBranch(inner, Descent(), Schedule(TEN))
+    balancer = Balancer([other, guided], TEN, [0], torch.ones(1, *SIZE), BalanceSettings(mode="lookahead", t1=1.0))
+    for sigma in TEN[:3]:
+        x = torch.ones(1, CHANNELS, *SIZE)
+        balancer(x, sigma, Step(x, 1.0, sigma - 1))
+    assert seen == [0.0, 0.0, 1.0]
+    assert inner.read == [10, 10, 9, 9, 9, 8, 7]  # two of the guide and one of the balancer, then the balancer alone
+
+
+def test_an_evaluation_below_the_last_level_belongs_to_the_last_step():
+    balancer = Balancer([Stub(1), Stub(2)], TEN, [0], torch.ones(1, *SIZE))
+    x = torch.ones(1, CHANNELS, *SIZE)
+    balancer(x, 0.5, Step(x, 1.0, 0.0))
+    assert balancer.trace.steps[0].index == 9
 
 
 def test_layout_without_objects_leaves_the_fidelity_branch_alone_and_says_so():

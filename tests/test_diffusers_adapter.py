@@ -4,16 +4,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 
-from realcompo_core.diffusers.pipeline import (
-    RealCompoPipeline,
-    attention_layers,
-    conditioning,
-    count_chunks,
-    decode,
-    phrase_groups,
-)
+from realcompo_core.diffusers import RealCompoPipeline
+from realcompo_core.diffusers.latents import decode
+from realcompo_core.diffusers.pipeline import attention_layers
+from realcompo_core.diffusers.text_conditioning import count_chunks, phrase_groups, text_conditioning
 from realcompo_core.errors import BranchMismatchError, Cancelled, RealCompoError
-from realcompo_core.guidance.balancer import BalanceSettings
+from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout, LayoutObject
 
 PROMPT = "a red circle to the left of a blue square"
@@ -230,7 +226,7 @@ def test_long_prompt_is_encoded_chunk_by_chunk(tiny_pipelines):
     chunks = count_chunks(pipeline, prompt)
     assert chunks > 1
     with torch.no_grad():
-        text = conditioning(pipeline, [prompt], chunks, (128, 128))["encoder_hidden_states"]
+        text = text_conditioning(pipeline, [prompt], chunks, (128, 128))["encoder_hidden_states"]
         assert text.shape[1] == chunks * length
         ids = pipeline.tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids[: length - 2]
         first = torch.tensor([[pipeline.tokenizer.bos_token_id, *ids, pipeline.tokenizer.eos_token_id]])

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from realcompo_core.attention.maps import Keep
-from realcompo_core.diffusers.recording import cross_attention, record
+from realcompo_core.diffusers import record
+from realcompo_core.diffusers.unet_attention import UNetAttention
 from realcompo_core.errors import RealCompoError
 from shapescenes.models import pipelines
 
@@ -31,10 +32,10 @@ def test_maps_are_those_of_the_softmax(pipeline):
     """Of each layer's own input, the negative half of the batch and the positive one."""
     inputs = {}
     hooks = [
-        layer.module.register_forward_pre_hook(
+        pipeline.unet.get_submodule(layer.name).register_forward_pre_hook(
             lambda module, args, kwargs, name=layer.name: inputs.update({name: args[0]}), with_kwargs=True
         )
-        for layer in cross_attention(pipeline.unet)
+        for layer in UNetAttention(pipeline.unet).layers
     ]
     with record(pipeline.unet, keep=Keep("all", "layers", "apart")) as maps:
         text = passed(pipeline)
@@ -42,8 +43,8 @@ def test_maps_are_those_of_the_softmax(pipeline):
         hook.remove()
     branch = maps.branch()
     assert branch.levels == {0: 900.0} and len(branch.layers) == len(inputs) == 7
-    for layer in cross_attention(pipeline.unet):
-        module = layer.module
+    for layer in UNetAttention(pipeline.unet).layers:
+        module = pipeline.unet.get_submodule(layer.name)
         q, k = (
             t.unflatten(-1, (module.heads, -1)).transpose(1, 2)
             for t in (module.to_q(inputs[layer.name]), module.to_k(text))
@@ -51,7 +52,7 @@ def test_maps_are_those_of_the_softmax(pipeline):
         whole = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1).mT
         for kind, wanted in zip(("negative", "positive"), whole.split(1), strict=True):
             found = branch.maps[kind, f"{layer.block}.{layer.depth}", 0].float()
-            assert found.shape[-2:] == (16 // layer.factor, 24 // layer.factor)
+            assert found.shape[-2:] == (16 // layer.downsampling, 24 // layer.downsampling)
             torch.testing.assert_close(found.flatten(-2), wanted, atol=1e-3, rtol=1e-3)
 
 

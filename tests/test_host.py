@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from realcompo_core.diffusers.pipeline import NoiseSchedule, build_branch
+from realcompo_core.diffusers.pipeline import build_branch
+from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.guidance.balancer import Balancer
 from realcompo_core.layout.regions import covered_by_objects
 from realcompo_core.providers import get_provider

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from tokencompose_core.losses import grounding_losses, layer_masks, targets
+from tokencompose_core.losses import grounding_losses, layer_masks, noun_targets, pixel_loss, token_loss
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "tokencompose_official_losses.json"
 CASES = json.loads(OFFICIAL.read_text()) if OFFICIAL.exists() else []
 
 
+def named(layers):
+    return {str(i): layer for i, layer in enumerate(layers)}
+
+
 def one(maps, tokens, masks, **settings):
     """Losses of one item. maps: a list of layers (heads, T, h, w) of all tokens; masks: (nouns, H, W)."""
-    wanted = targets([tokens], [masks])
-    found = grounding_losses([layer[:, wanted.columns[0]][None] for layer in maps], wanted, **settings)
+    wanted = noun_targets([tokens], [masks])
+    found = grounding_losses(named([layer[:, wanted.columns[0]][None] for layer in maps]), wanted, **settings)
     return found.token.item(), found.pixel.item()
 
 
@@ -91,12 +95,14 @@ def test_captions_without_nouns_cost_nothing_and_do_not_disturb_the_others(conve
     torch.manual_seed(0)
     maps = torch.rand(2, 3, 2, 4, 4)
     masks = (torch.rand(1, 8, 8) > 0.5).float()
-    both = grounding_losses([maps], targets([[], [[3, 4]]], [torch.zeros(0, 8, 8), masks]), convention)
-    alone = grounding_losses([maps[1:]], targets([[[3, 4]]], [masks]), convention)
+    both = grounding_losses(named([maps]), noun_targets([[], [[3, 4]]], [torch.zeros(0, 8, 8), masks]), convention)
+    alone = grounding_losses(named([maps[1:]]), noun_targets([[[3, 4]]], [masks]), convention)
     assert both.token[0] == both.pixel[0] == 0
     torch.testing.assert_close(both.token[1], alone.token[0])
     torch.testing.assert_close(both.pixel[1], alone.pixel[0])
-    nothing = grounding_losses([torch.rand(2, 3, 0, 4, 4)], targets([[], []], [torch.zeros(0, 8, 8)] * 2), convention)
+    nothing = grounding_losses(
+        named([torch.rand(2, 3, 0, 4, 4)]), noun_targets([[], []], [torch.zeros(0, 8, 8)] * 2), convention
+    )
     assert nothing.token.tolist() == nothing.pixel.tolist() == [0, 0]
 
 
@@ -139,16 +145,30 @@ def test_losses_agree_with_a_slow_version(convention, seed):
     items = [([[1, 2], [4]], 2), ([[3]], 1), ([[1], [1, 6], [5]], 3)]
     layers = [[torch.randn(k, 9, h, w, generator=generator).softmax(1) for k, h, w in shapes] for _ in items]
     masks = [(torch.rand(n, 24, 18, generator=generator) > 0.7).float() for _, n in items]
-    wanted = targets([tokens for tokens, _ in items], masks)
+    wanted = noun_targets([tokens for tokens, _ in items], masks)
     stacked = [
         torch.stack([item[m][:, columns] for item, columns in zip(layers, wanted.columns, strict=True)])
         for m in range(len(shapes))
     ]
-    found = grounding_losses(stacked, wanted, convention)
+    found = grounding_losses(named(stacked), wanted, convention)
     for b, (tokens, _) in enumerate(items):
         token, pixel = slow(layers[b], tokens, masks[b], convention)
         assert found.token[b].item() == pytest.approx(token, rel=1e-4)
         assert found.pixel[b].item() == pytest.approx(pixel, rel=1e-4)
+
+
+@pytest.mark.parametrize("convention", ["official", "paper"])
+def test_a_loss_has_a_part_for_each_noun(convention):
+    """As every loss on maps: (B, G), 0 for what an item does not have, and the item's loss is the sum."""
+    torch.manual_seed(0)
+    maps = {"a": torch.rand(2, 3, 2, 4, 4)}
+    left = left_half(8, 8)
+    wanted = noun_targets([[[3], [4]], [[4]]], [torch.cat([left, 1 - left]), left])
+    both = grounding_losses(maps, wanted, convention)
+    for loss, total in ((token_loss, both.token), (pixel_loss, both.pixel)):
+        parts = loss(maps, wanted, convention)
+        assert parts.shape == (2, 2) and (parts[0] > 0).all() and parts[1, 0] > 0 and parts[1, 1] == 0
+        torch.testing.assert_close(parts.sum(1), total)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -166,7 +186,7 @@ def test_half_precision_maps_are_summed_in_fp32(dtype):
 def test_gradient_is_finite_where_attention_is_0_or_1():
     for convention in ("official", "paper"):
         maps = torch.tensor([[[[[0.0, 1.0], [0.0, 0.0]]]]], requires_grad=True)
-        losses = grounding_losses([maps], targets([[[0]]], [left_half()]), convention)
+        losses = grounding_losses(named([maps]), noun_targets([[[0]]], [left_half()]), convention)
         (losses.token + losses.pixel).sum().backward()
         assert maps.grad.isfinite().all()
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tokencompose_core.losses import targets
+from tokencompose_core.losses import noun_targets
 from tokencompose_core.metrics import attention_iou, grounding_metrics
 
 
@@ -21,7 +21,7 @@ def test_shares_and_ious_by_side_and_over_all_layers():
     mask[:, :, :2] = 1
     fine = (mask * 0.1)[None, None]
     coarse = torch.full((1, 2, 1, 2, 2), 0.05)
-    found = grounding_metrics({"a": fine, "b": coarse}, targets([[[3]]], [mask]))
+    found = grounding_metrics({"a": fine, "b": coarse}, noun_targets([[[3]]], [mask]))
     values = {name: total / count for name, (total, count) in found.items()}
     assert values["share/4"] == pytest.approx(1) and values["share/2"] == pytest.approx(0.5)
     assert values["share"] == pytest.approx(0.75)
@@ -31,5 +31,5 @@ def test_shares_and_ious_by_side_and_over_all_layers():
 
 def test_items_without_nouns_do_not_count():
     mask = torch.ones(1, 4, 4)
-    found = grounding_metrics({"a": torch.rand(2, 1, 1, 4, 4)}, targets([[[3]], []], [mask, torch.zeros(0, 4, 4)]))
+    found = grounding_metrics({"a": torch.rand(2, 1, 1, 4, 4)}, noun_targets([[[3]], []], [mask, torch.zeros(0, 4, 4)]))
     assert found["share"] == (pytest.approx(1), 1) and found["miou"][1] == 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from realcompo_core.diffusers.pipeline import RealCompoPipeline
+from realcompo_core.diffusers import RealCompoPipeline
 from shapescenes import DEFAULTS, data, drawing, files, judge, models, train, world
 from shapescenes.sizes import TEXT_TOKENS
 from shapescenes.tokenizer import tokenizer

@@ -4,7 +4,8 @@ import host_server
 import pytest
 import torch
 
-from realcompo_core.diffusers.pipeline import conditioning, gligen_tokens
+from realcompo_core.diffusers.conditioners import gligen_tokens
+from realcompo_core.diffusers.text_conditioning import text_conditioning
 from realcompo_core.layout import Layout, LayoutObject
 from shapescenes import models
 from shapescenes.files import load
@@ -24,7 +25,7 @@ def reference() -> dict:
     fidelity, spatial = models.pipelines()
     torch.manual_seed(0)
     x, t, pictures = torch.randn(2, 8, 16, 16), torch.tensor([900, 100]), torch.rand(2, 3, 128, 96)
-    text = conditioning(fidelity, TEXTS, 1, (128, 128))["encoder_hidden_states"]
+    text = text_conditioning(fidelity, TEXTS, 1, (128, 128))["encoder_hidden_states"]
     objects = gligen_tokens(tokenizer(), fidelity.text_encoder, [LAYOUT] * 2)
     nothing = objects | {"masks": torch.zeros_like(objects["masks"])}
     latent = fidelity.vae.encode(pictures * 2 - 1).latents

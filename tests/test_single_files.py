@@ -9,7 +9,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 
-from realcompo_core.diffusers.pipeline import RealCompoPipeline, is_sdxl_file
+from realcompo_core.diffusers import RealCompoPipeline
+from realcompo_core.diffusers.matching import is_sdxl_file
 from realcompo_core.layout import Layout, LayoutObject
 
 # diffusers' names, to be replaced in turn by the original ones: the inverse of what `from_single_file` does

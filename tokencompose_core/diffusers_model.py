@@ -9,7 +9,9 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from realcompo_core.diffusers.pipeline import NoiseSchedule, conditioning
+from realcompo_core.diffusers.schedule import NoiseSchedule
+from realcompo_core.diffusers.text_conditioning import text_conditioning
+from realcompo_core.diffusers.unet_attention import UNetAttention
 
 
 class DiffusersModel:
@@ -27,10 +29,9 @@ class DiffusersModel:
         if checkpointing:
             pipeline.unet.enable_gradient_checkpointing()
         schedule = NoiseSchedule(pipeline.scheduler)
-        self.alphas, self.prediction = torch.from_numpy(schedule.alphas).float(), schedule.prediction
+        self.alphas, self.parametrisation = torch.from_numpy(schedule.alphas).float(), schedule.parametrisation
         self.text_length = pipeline.tokenizer.model_max_length
-        self.factors = decoder_layers(pipeline.unet)
-        self.layers: dict[str, nn.Module] = {name: pipeline.unet.get_submodule(name) for name in self.factors}
+        self.attention = UNetAttention(pipeline.unet)
 
     def encode(self, images: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
         vae = self.pipeline.vae
@@ -43,16 +44,7 @@ class DiffusersModel:
         return mean * vae.config.scaling_factor, std * vae.config.scaling_factor
 
     def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
-        return conditioning(self.pipeline, captions, 1, size)
+        return text_conditioning(self.pipeline, captions, 1, size)
 
     def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
         return network(noisy, timesteps, **conditioning, return_dict=False)[0]
-
-
-def decoder_layers(unet: nn.Module) -> dict[str, int]:
-    """Names of the cross-attention modules of middle block and decoder, with how many times smaller their maps are."""
-    deepest = len(unet.config.block_out_channels) - 1
-    factors = {"mid_block": 2**deepest}
-    factors |= {f"up_blocks.{i}": 2 ** (deepest - i) for i in range(deepest + 1)}
-    names = [name for name, _ in unet.named_modules() if name.endswith(".attn2")]
-    return {name: factor for name in names for block, factor in factors.items() if name.startswith(f"{block}.")}

@@ -1,7 +1,8 @@
 """TokenCompose's grounding losses: each noun token's cross-attention should fall on that noun's pixels.
 
 Two conventions. `official` is what the authors' code computes, from which their published weights come; `paper` is
-equations 5 and 6 to the letter. Both take the attention columns of the noun tokens only (see `recording.py`).
+the paper's equations 5 and 6 to the letter (docs/method.md, T1 and T2). Both take the attention columns of the noun
+tokens only (see `supervision.py`), and are computed in fp32.
 """
 
 from __future__ import annotations
@@ -13,24 +14,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from realcompo_core.attention.losses import share_inside
+from realcompo_core.attention.targets import Targets
+
 Convention = Literal["official", "paper"]
 
 LOG_OF_ZERO = -100.0  # as in torch's binary cross-entropy, which the official code uses
 
 
-class Targets(NamedTuple):
-    """Where the attention of a batch's nouns should fall: B items, at most N nouns and C noun tokens each.
+class MaskRegions:
+    """The regions of masks (B, N, H, W) in 0..1, at the size of any map."""
 
-    `columns`: (B, C) token indices, 0 beyond an item's own. `members`: (B, N, C), 1 where a column is one of the noun's
-    tokens. `masks`: (B, N, H, W) in 0..1. Where an item has fewer nouns, the rest of its rows are 0.
-    """
+    def __init__(self, masks: Tensor):
+        self.masks = masks
 
-    columns: Tensor
-    members: Tensor
-    masks: Tensor
+    def __call__(self, height: int, width: int) -> Tensor:
+        """(B, N, height, width), as the official code resizes masks."""
+        return layer_masks(self.masks, (height, width))
 
-    def to(self, device: torch.device | str) -> Targets:
-        return Targets(*(tensor.to(device) for tensor in self))
+    def to(self, device: torch.device | str) -> MaskRegions:
+        return MaskRegions(self.masks.to(device))
 
 
 class GroundingLosses(NamedTuple):
@@ -40,8 +43,11 @@ class GroundingLosses(NamedTuple):
     pixel: Tensor
 
 
-def targets(tokens: Sequence[Sequence[Sequence[int]]], masks: Sequence[Tensor]) -> Targets:
-    """One batch. tokens: for each item, each noun's token indices; masks: each item's (nouns, H, W)."""
+def noun_targets(tokens: Sequence[Sequence[Sequence[int]]], masks: Sequence[Tensor]) -> Targets:
+    """The targets of one batch, whose regions are MaskRegions.
+
+    tokens: for each item, each noun's token indices; masks: each item's (nouns, H, W).
+    """
     columns = [sorted({t for noun in item for t in noun}) for item in tokens]
     B, N, C = len(tokens), max(map(len, tokens), default=0), max(map(len, columns), default=0)
     indices = torch.zeros(B, C, dtype=torch.long)
@@ -52,37 +58,69 @@ def targets(tokens: Sequence[Sequence[Sequence[int]]], masks: Sequence[Tensor]) 
         joined[b, : len(item)] = masks[b].float()
         for n, noun in enumerate(item):
             members[b, n, [columns[b].index(t) for t in noun]] = 1
-    return Targets(indices, members, joined)
+    return Targets(indices, members, MaskRegions(joined))
 
 
 def grounding_losses(
-    maps: Mapping[str, Tensor] | Sequence[Tensor],
+    maps: Mapping[str, Tensor],
     targets: Targets,
     convention: Convention = "official",
     text_length: int = 77,
 ) -> GroundingLosses:
-    """Both losses of equation 7, summed over the layers, for each item.
-
-    maps: each layer's attention columns, (B, heads, C, h, w), as softmax over all text tokens gives them; `text_length`
-    is the number of those. Everything is computed in fp32. A noun whose mask vanishes at a layer's resolution is left
-    out there.
-    """
-    layers = [m.float() for m in (maps.values() if isinstance(maps, Mapping) else maps)]
-    zero = targets.members.new_zeros(len(targets.members))
+    """Both losses of equation 7, summed over the layers, for each item: the sums over its nouns of the losses below."""
     if not targets.members.any():
+        zero = targets.members.new_zeros(len(targets.members))
         return GroundingLosses(zero, zero.clone())
-    token, pixel = zero, zero
-    for size in dict.fromkeys(layer.shape[-2:] for layer in layers):
-        here = [layer for layer in layers if layer.shape[-2:] == size]
-        masks = layer_masks(targets.masks, size, convention)
-        members = targets.members * masks.any(-1).any(-1)[..., None]
+    return GroundingLosses(
+        token_loss(maps, targets, convention).sum(-1), pixel_loss(maps, targets, convention, text_length).sum(-1)
+    )
+
+
+def token_loss(maps: Mapping[str, Tensor], targets: Targets, convention: Convention = "official") -> Tensor:
+    """(B, N): each noun's part of the token loss (T1), summed over the layers. A loss on maps, see `MapLoss`.
+
+    maps: each layer's attention columns, (B, heads, C, h, w), as softmax over all text tokens gives them. A noun whose
+    mask vanishes at a layer's resolution is left out there. official: 1/N Σ_nouns mean_tokens (1 − mean_heads share)²;
+    paper: N counts tokens, and heads are averaged before the share is taken.
+    """
+    total = _zeros(targets)
+    for size, layers in _by_size(maps):
+        masks, members = _visible(targets, size, convention)
+        nouns, tokens = members.any(-1), members.sum(-1)
+        for layer in layers:
+            if convention == "official":
+                share = _shares(layer, masks).mean(1)
+                per_noun = _ratio((members * (1 - share) ** 2).sum(-1), tokens)
+                total = total + _ratio(per_noun, nouns.sum(-1, keepdim=True))
+            else:
+                share = _shares(layer.mean(1, keepdim=True), masks)[:, 0]
+                per_noun = (members * (1 - share) ** 2).sum(-1)
+                total = total + _ratio(per_noun, tokens.sum(-1, keepdim=True))
+    return total
+
+
+def pixel_loss(
+    maps: Mapping[str, Tensor], targets: Targets, convention: Convention = "official", text_length: int = 77
+) -> Tensor:
+    """(B, N): each noun's part of the pixel loss (T2), a cross-entropy of its map with its mask. See `MapLoss`.
+
+    official: a noun's map is the sum of its tokens' columns, averaged over the heads and over the layers of one
+    resolution, and the loss the mean over nouns. paper: each noun token's map on its own; all `text_length` tokens of
+    the text are counted, those of nouns alone have a mask.
+    """
+    total = _zeros(targets)
+    for size, layers in _by_size(maps):
+        masks, members = _visible(targets, size, convention)
         if convention == "official":
-            token = token + sum(token_loss(layer, masks, members) for layer in here)
-            pixel = pixel + pixel_loss(sum(layer.mean(1) for layer in here) / len(here), masks, members)
+            mean = sum(layer.mean(1) for layer in layers) / len(layers)
+            noun_maps = torch.einsum("bnc,bchw->bnhw", members, mean)
+            entropy, nouns = -_cross_terms(noun_maps, masks).mean((-2, -1)), members.any(-1)
+            total = total + _ratio(entropy * nouns, nouns.sum(-1, keepdim=True))
         else:
-            token = token + sum(paper_token_loss(layer, masks, members) for layer in here)
-            pixel = pixel + sum(paper_pixel_loss(layer, masks, members, text_length) for layer in here)
-    return GroundingLosses(token, pixel)
+            for layer in layers:
+                terms = _cross_terms(layer.mean(1)[:, None], masks[:, :, None]).mean((-2, -1))
+                total = total - (members * terms).sum(-1) / text_length
+    return total
 
 
 @torch.no_grad()
@@ -92,14 +130,14 @@ def attention_share(maps: Mapping[str, Tensor], targets: Targets) -> tuple[Tenso
     A metric: heads are averaged first, then layers, tokens and nouns.
     """
     shares = []
-    for layer in maps.values():
-        masks = layer_masks(targets.masks, layer.shape[-2:])
-        members = targets.members * masks.any(-1).any(-1)[..., None]
-        inside = (members * _share_inside(layer.float().mean(1, keepdim=True), masks)[:, 0]).sum((-2, -1))
-        shares.append(_ratio(inside, members.sum((-2, -1))))
+    for size, layers in _by_size(maps):
+        masks, members = _visible(targets, size, "official")
+        for layer in layers:
+            inside = (members * _shares(layer.mean(1, keepdim=True), masks)[:, 0]).sum((-2, -1))
+            shares.append(_ratio(inside, members.sum((-2, -1))))
     if not shares:
         return targets.members.new_zeros(()), 0.0
-    grounded = targets.members.any(-1).any(-1)
+    grounded = targets.present.any(-1)
     return (sum(shares) / len(shares))[grounded].sum(), float(grounded.sum())
 
 
@@ -109,44 +147,27 @@ def layer_masks(masks: Tensor, size: tuple[int, int], convention: Convention = "
     return (small > 0 if convention == "official" else small >= 0.5).float()
 
 
-def token_loss(maps: Tensor, masks: Tensor, members: Tensor) -> Tensor:
-    """The official token loss of one layer, (B,): 1/N Σ_nouns mean_tokens (1 − mean_heads share inside)².
-
-    maps: (B, heads, C, h, w); masks: (B, N, h, w); members: (B, N, C), a noun that is left out having no columns.
-    """
-    share = _share_inside(maps, masks).mean(1)
-    per_noun = _ratio((members * (1 - share) ** 2).sum(-1), members.sum(-1))
-    return _ratio(per_noun.sum(-1), members.any(-1).sum(-1))
+def _by_size(maps: Mapping[str, Tensor]) -> list[tuple[tuple[int, int], list[Tensor]]]:
+    """The layers' maps in fp32, those of one size together."""
+    found: dict[tuple[int, int], list[Tensor]] = {}
+    for layer in maps.values():
+        found.setdefault(tuple(layer.shape[-2:]), []).append(layer.float())
+    return list(found.items())
 
 
-def pixel_loss(mean: Tensor, masks: Tensor, members: Tensor) -> Tensor:
-    """The official pixel loss of one resolution, (B,): mean over nouns of the cross-entropy of the noun's map.
-
-    mean: (B, C, h, w), the average over heads and over the layers of this resolution. A noun's map is the sum of its
-    tokens' columns.
-    """
-    noun_maps = torch.einsum("bnc,bchw->bnhw", members, mean)
-    entropy = -_cross_terms(noun_maps, masks).mean((-2, -1))
-    used = members.any(-1)
-    return _ratio((entropy * used).sum(-1), used.sum(-1))
+def _visible(targets: Targets, size: tuple[int, int], convention: Convention) -> tuple[Tensor, Tensor]:
+    """Masks (B, N, h, w) at a layer's size, and the members of the nouns that are there."""
+    masks = layer_masks(targets.regions.masks, size, convention)
+    return masks, targets.members * masks.any(-1).any(-1)[..., None]
 
 
-def paper_token_loss(maps: Tensor, masks: Tensor, members: Tensor) -> Tensor:
-    """Equation 5, (B,): N counts tokens, and heads are averaged before the share is taken."""
-    share = _share_inside(maps.mean(1, keepdim=True), masks)[:, 0]
-    return _ratio((members * (1 - share) ** 2).sum((-2, -1)), members.sum((-2, -1)))
-
-
-def paper_pixel_loss(maps: Tensor, masks: Tensor, members: Tensor, text_length: int) -> Tensor:
-    """Equation 6, (B,): each noun token's map on its own; only nouns have a mask, and all tokens are counted."""
-    terms = _cross_terms(maps.mean(1)[:, None], masks[:, :, None]).mean((-2, -1))
-    return -(members * terms).sum((-2, -1)) / text_length
-
-
-def _share_inside(maps: Tensor, masks: Tensor) -> Tensor:
+def _shares(maps: Tensor, masks: Tensor) -> Tensor:
     """(B, heads, N, C): how much of each column's attention falls inside each noun's mask."""
-    inside = torch.einsum("bkchw,bnhw->bknc", maps, masks)
-    return inside / maps.sum((-2, -1))[:, :, None].clamp_min(torch.finfo(maps.dtype).tiny)
+    return torch.stack([share_inside(maps, masks[:, n, None, None]) for n in range(masks.shape[1])], 2)
+
+
+def _zeros(targets: Targets) -> Tensor:
+    return targets.members.new_zeros(targets.members.shape[:2])
 
 
 def _cross_terms(maps: Tensor, masks: Tensor) -> Tensor:

@@ -10,16 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from realcompo_core.attention.grounding_metrics import attention_iou
+from realcompo_core.attention.targets import Targets
 
-from .losses import Targets, attention_share
+from .losses import attention_share
 
 
 @torch.no_grad()
 def grounding_metrics(maps: Mapping[str, Tensor], targets: Targets) -> dict[str, tuple[float, float]]:
     """`share` and `miou`, each also by the side of the maps (`miou/16`): sums over a batch, and what they are sums of.
 
-    maps: as `MapRecorder` gives them. Shares are means over an item's nouns, summed over items with nouns; IoUs are
-    those of each noun's map (heads, tokens and layers of one size averaged; `miou`: all layers) with its mask.
+    maps: as `SupervisedAttention` gives them. Shares are means over an item's nouns, summed over items with nouns; IoUs
+    are those of each noun's map (heads, tokens and layers of one size averaged; `miou`: all layers) with its mask.
     """
     by_side: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name, layer in maps.items():
@@ -28,14 +29,14 @@ def grounding_metrics(maps: Mapping[str, Tensor], targets: Targets) -> dict[str,
     for suffix, layers in {**by_side, "": dict(maps)}.items():
         total, count = attention_share(layers, targets)
         found["share" + suffix] = float(total), count
-        ious = attention_iou(noun_maps(layers, targets), targets.masks)[targets.members.any(-1)]
+        ious = attention_iou(noun_maps(layers, targets), targets.regions.masks)[targets.present]
         found["miou" + suffix] = float(ious.sum()), float(len(ious))
     return found
 
 
 def noun_maps(layers: Mapping[str, Tensor], targets: Targets) -> Tensor:
     """(B, N, H, W) at the masks' size: the mean over layers, heads and the noun's tokens; 0 beyond an item's nouns."""
-    size = targets.masks.shape[-2:]
+    size = targets.regions.masks.shape[-2:]
     weights = targets.members / targets.members.sum(-1, keepdim=True).clamp_min(1)
     means = (torch.einsum("bnc,bchw->bnhw", weights, layer.float().mean(1)) for layer in layers.values())
     return sum(F.interpolate(mean, size, mode="bilinear") for mean in means) / max(len(layers), 1)

@@ -7,7 +7,7 @@ run goes on exactly where it was, and many processes see what one with a larger 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol
@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from realcompo_core.attention.projections import ProjectionSource
+from realcompo_core.attention.source import Layer
 from realcompo_core.errors import RealCompoError
+from realcompo_core.sampling.parametrisation import Parametrisation
 
 from .checkpoints import Checkpoints
-from .losses import Convention, attention_share, grounding_losses, targets
-from .recording import MapRecorder
+from .losses import Convention, attention_share, grounding_losses, noun_targets
 from .runtime import Runtime
+from .supervision import SupervisedAttention
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,12 @@ class TrainableModel(Protocol):
 
     network: nn.Module
     """Its parameters with `requires_grad` are trained."""
-    layers: Mapping[str, nn.Module]
-    """The cross-attention modules that may be supervised, by name (see `MapRecorder`)."""
-    factors: Mapping[str, int]
-    """How many times smaller than the latent each layer's map is."""
+    attention: ProjectionSource
+    """Its cross-attention layers."""
     alphas: Tensor
     """Cumulative products ᾱ_t of the noise schedule, (timesteps,)."""
-    prediction: str
-    """`epsilon` or `v_prediction`."""
+    parametrisation: Parametrisation
+    """What the network predicts."""
     text_length: int
 
     def encode(self, images: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -147,7 +148,7 @@ def train(
         raise RealCompoError("nothing to train: no parameter of the network requires a gradient")
     network, optimizer = runtime.prepare(model.network, make_optimizer(trained, settings))
     average = None if settings.ema is None else Average(trained, settings.ema)
-    recorder = MapRecorder(supervised_layers(model, settings))
+    supervised = SupervisedAttention(model.attention, supervised_layers(model.attention, settings.factors))
     identity = {**asdict(settings), "processes": runtime.processes}
     done, state = 0, None if checkpoints is None else checkpoints.latest(identity, FREE_TO_CHANGE)
     if state is not None:
@@ -165,7 +166,7 @@ def train(
         for micro in range(settings.accumulation):
             number = (done * settings.accumulation + micro) * runtime.processes + runtime.rank
             with runtime.accumulating(network, last=micro == settings.accumulation - 1):
-                sums += backward(model, network, recorder, next(stream), number, settings, runtime)
+                sums += backward(model, network, supervised, next(stream), number, settings, runtime)
         norm = runtime.clip(trained, optimizer, settings.max_grad_norm)
         runtime.step(optimizer)
         optimizer.zero_grad(set_to_none=True)
@@ -202,7 +203,7 @@ def train(
 def backward(
     model: TrainableModel,
     network: nn.Module,
-    recorder: MapRecorder,
+    attention: SupervisedAttention,
     examples: Sequence[dict],
     number: int,
     settings: TrainSettings,
@@ -215,7 +216,7 @@ def backward(
     first = number * settings.batch_size
     generators = [sample_generator(settings.seed, first + b) for b in range(len(examples))]
     shown = [torch.rand((), generator=g).item() >= settings.caption_dropout for g in generators]
-    wanted = targets(
+    wanted = noun_targets(
         [e["tokens"] if s else [] for e, s in zip(examples, shown, strict=True)],
         [e["masks"] if s else e["masks"][:0] for e, s in zip(examples, shown, strict=True)],
     ).to(runtime.device)
@@ -223,7 +224,7 @@ def backward(
     timesteps = torch.cat([torch.randint(len(model.alphas), (1,), generator=g) for g in generators])
     noisy, goal, conditioning = noisy_inputs(model, examples, captions, generators, timesteps, runtime)
     supervised = (settings.token_weight or settings.pixel_weight) and wanted.members.any()
-    recording = recorder.recording(wanted.columns, tuple(noisy.shape[-2:])) if supervised else nullcontext({})
+    recording = attention.recording(wanted.columns, tuple(noisy.shape[-2:])) if supervised else nullcontext({})
     with recording as maps:
         with runtime.autocast():
             output = model.predict(network, noisy, timesteps.to(runtime.device), conditioning)
@@ -255,9 +256,7 @@ def noisy_inputs(
     latents, noise = mean + std * drawn[0], drawn[1]
     alphas = model.alphas[timesteps].view(-1, 1, 1, 1).to(latents)
     noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
-    if model.prediction == "epsilon":
-        return noisy, noise, conditioning
-    return noisy, alphas.sqrt() * noise - (1 - alphas).sqrt() * latents, conditioning
+    return noisy, model.parametrisation.target(latents, noise, alphas), conditioning
 
 
 TERMS = ("total", "ldm", "token", "pixel", "share")
@@ -291,14 +290,16 @@ def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> t
     return kind(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
-def supervised_layers(model: TrainableModel, settings: TrainSettings) -> dict[str, nn.Module]:
-    """The layers whose maps are as many times smaller than the latent as `settings.factors` says."""
-    if settings.factors is None:
-        return dict(model.layers)
-    chosen = {name: layer for name, layer in model.layers.items() if model.factors[name] in settings.factors}
+def supervised_layers(attention: ProjectionSource, factors: Sequence[int] | None = None) -> list[Layer]:
+    """The layers of the middle block and the decoder, those whose maps are `factors` times smaller than the latent.
+
+    factors: None for all. Raises RealCompoError where there is none.
+    """
+    layers = [layer for layer in attention.layers if layer.part != "encoder"]
+    chosen = [layer for layer in layers if factors is None or layer.downsampling in factors]
     if not chosen:
-        known = sorted(set(model.factors.values()))
-        raise RealCompoError(f"factors is {settings.factors}: this model's supervised layers have {known}")
+        known = sorted({layer.downsampling for layer in layers})
+        raise RealCompoError(f"factors is {factors}: this model's supervised layers have {known}")
     return chosen
 
 

@@ -8,11 +8,11 @@ from contextlib import nullcontext
 
 import torch
 
-from .losses import targets
+from .losses import noun_targets
 from .metrics import grounding_metrics
-from .recording import MapRecorder
 from .runtime import Runtime
-from .training import TrainableModel, noisy_inputs, sample_generator
+from .supervision import SupervisedAttention
+from .training import TrainableModel, noisy_inputs, sample_generator, supervised_layers
 
 SHARES_OF_NOISE = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -21,12 +21,12 @@ SHARES_OF_NOISE = (0.1, 0.3, 0.5, 0.7, 0.9)
 def evaluate(model: TrainableModel, examples: Sequence[dict], runtime: Runtime | None = None) -> dict[str, float]:
     """Means over the examples, at five fixed levels of a fixed noise: `ldm`, and `grounding_metrics`."""
     runtime = runtime or Runtime()
-    recorder = MapRecorder(model.layers)
+    supervised = SupervisedAttention(model.attention, supervised_layers(model.attention))
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     was_training = model.network.training
     model.network.eval()
     for number, example in enumerate(examples):
-        wanted = targets([example["tokens"]], [example["masks"]]).to(runtime.device)
+        wanted = noun_targets([example["tokens"]], [example["masks"]]).to(runtime.device)
         for share in SHARES_OF_NOISE:
             timestep = torch.tensor([int(share * len(model.alphas))])
             generators = [sample_generator(0, number)]
@@ -34,7 +34,7 @@ def evaluate(model: TrainableModel, examples: Sequence[dict], runtime: Runtime |
                 model, [example], [example["caption"]], generators, timestep, runtime
             )
             has_nouns = bool(wanted.members.any())
-            recording = recorder.recording(wanted.columns, tuple(noisy.shape[-2:])) if has_nouns else nullcontext({})
+            recording = supervised.recording(wanted.columns, tuple(noisy.shape[-2:])) if has_nouns else nullcontext({})
             with recording as maps, runtime.autocast():
                 output = model.predict(model.network, noisy, timestep.to(runtime.device), conditioning)
             found = {"ldm": (float((output.float() - goal).square().mean()), 1.0)}

@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from realcompo_core.errors import BranchMismatchError
-from realcompo_core.guidance.balancer import branch_names
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+from realcompo_core.errors import BranchMismatchError, RealCompoError
+from realcompo_core.guidance.branch import branch_names
+
+from .unet_attention import UNetAttention
 
 if TYPE_CHECKING:
     from .guider import BranchInput
 
 SCHEDULE_TOLERANCE = 0.01  # relative; rescaled schedules of one family differ by less
+
+
+def readable_source(model: Any) -> UNetAttention:
+    """The model's attention source, if the balancer can read it with gradient. Raises RealCompoError for others."""
+    network = model.get_model_object("diffusion_model")
+    if not isinstance(network, UNetModel):
+        raise RealCompoError(
+            f"the balancer reads the cross-attention of a UNet (SD1.x, SD2.x, SDXL), and this model is a "
+            f"{type(network).__name__}: use it outside of the balancer, or take a UNet checkpoint"
+        )
+    return UNetAttention(network)
 
 
 def check_branches(branches: Sequence[BranchInput]) -> None:

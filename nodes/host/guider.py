@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -14,18 +14,24 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from realcompo_core.attention.reading import Objective
+from realcompo_core.attention.targets import object_targets
 from realcompo_core.errors import RealCompoError
-from realcompo_core.guidance.balancer import Balancer, BalanceSettings, branch_names
+from realcompo_core.guidance.balancer import Balancer
+from realcompo_core.guidance.branch import branch_names
+from realcompo_core.guidance.schedule import Schedule
+from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.trace import Trace
 from realcompo_core.layout import Layout
 from realcompo_core.layout.regions import covered_by_objects, region_maps
 from realcompo_core.sampling.samplers import Step
 from realcompo_core.text.tokens import TokenGroup
 
-from .branch import HostBranch, attention_blocks, joined_passes
-from .checks import check_branches
+from .branch import SKIPPED, HostBranch
+from .checks import check_branches, readable_source
+from .joined_passes import joined_passes
 from .prompt_tokens import prompt_groups
+
+POST_CFG = "sampler_post_cfg_function"  # in the host's model options: functions of the guided result
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,20 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             guider.set_conds(branch.positive, branch.negative)
             guider.set_cfg(branch.cfg)
         self.settings = settings or BalanceSettings()
-        self.trace: Trace | None = None
+        self.trace = Trace(tuple(branch_names(len(branches))))
         self._layout = layout.validate()
         self._groups: list[TokenGroup] = prompt_groups(clip, layout, include_adjectives, [b.positive for b in branches])
-        self._blocks = [attention_blocks(model.model.diffusion_model, layers) for model in models]
+        self._sources = [readable_source(model) for model in models]
+        self._layers = [source.choose(layers) for source in self._sources]
         self._balancer: Balancer | None = None
+        self._own_options: dict = {}
 
     def sample(
         self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None
     ):
+        self.trace.clear()
         if len(sigmas) == 0:
+            self.trace.note = "Nothing was sampled: there were no steps (denoise is 0)."
             return latent_image
         opening = _OpenBranches(self, self._others, sampler, (noise, latent_image, denoise_mask, seed))
         try:
@@ -83,41 +93,83 @@ class BalancedGuider(comfy.samplers.CFGGuider):
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:  # noqa: B006
         sigma = float(timestep[0])
-        self._branches[0].model_options = model_options  # samplers may have put functions of their own in it
-        return self._balancer(x, sigma, self._step(x, sigma))
+        asked = self._asked_by_sampler(model_options)
+        # Samplers may have put functions of their own into the options. Those that look at the guided result get the
+        # balanced one (see `_balanced_result`); the others are the fidelity branch's.
+        own = {**model_options, POST_CFG: model_options.get(POST_CFG, [])[: -len(asked)]} if asked else model_options
+        self._branches[0].model_options = own
+        for branch in self._branches:
+            branch.watch(bool(asked))
+        denoised = self._balancer(x, sigma, self._step(x, sigma))
+        return self._balanced_result(denoised, asked, x, timestep, model_options) if asked else denoised
 
     def begin(self, model_options: list[dict], sigmas: Tensor, latent: _Latent, seed: int | None) -> None:
         """All branches are open: make the balancer. `model_options` has one entry a branch."""
         size = tuple(latent.noise.shape[-2:])
-        objective = None
+        targets = None
         if self._groups:
             regions = partial(region_maps, self._layout, [group.objects for group in self._groups])
-            objective = Objective([[group.tokens for group in self._groups]], [regions])
-        names = branch_names(len(model_options))
+            targets = object_targets([[group.tokens for group in self._groups]], [regions])
         guiders = (self, *self._others)
         predictors = [super().predict_noise, *(guider.outer_predict_noise for guider in self._others)]
+        parts = zip(self.trace.branches, guiders, predictors, model_options, self._sources, self._layers, strict=True)
         self._branches = [
-            HostBranch(name, guider, predict, options, seed, objective, blocks)
-            for name, guider, predict, options, blocks in zip(
-                names, guiders, predictors, model_options, self._blocks, strict=True
-            )
+            HostBranch(name, guider, predict, options, seed, targets, source, layers)
+            for name, guider, predict, options, source, layers in parts
         ]
+        self._own_options = model_options[0]
         count = len(latent.noise)
         objects = covered_by_objects(self._layout, *size).expand(count, *size)
-        self._sigmas, self._latent = sigmas.tolist(), latent
+        self._latent, self._schedule = latent, Schedule(sigmas.tolist())
         seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
-        self._balancer = Balancer(self._branches, self._sigmas, seeds, objects, self.settings, joined_passes)
-        self.trace = self._balancer.trace
         layout = self._layout
         self.trace.phrases = [[layout.objects[g.objects[0]].phrase for g in self._groups]] * count
+        self._balancer = Balancer(
+            self._branches, self._schedule.sigmas, seeds, objects, self.settings, joined_passes, self.trace
+        )
+
+    def _asked_by_sampler(self, model_options: dict) -> list[Callable]:
+        """The functions of the guided result that the sampler has added to the fidelity branch's own."""
+        functions, own = model_options.get(POST_CFG, []), self._own_options.get(POST_CFG, [])
+        return functions[len(own) :]
+
+    def _balanced_result(self, denoised: Tensor, asked: list[Callable], x, timestep, model_options: dict) -> Tensor:
+        """What a sampler's functions of the guided result make of the balanced one.
+
+        Samplers of the CFG++ kind step along the unconditional estimate. The balanced one is mixed as D is, by the same
+        weights (docs/method.md, R8).
+        """
+        weights = self._balancer.weights.to(x)
+        used = [(k, branch) for k, branch in enumerate(self._branches) if weights[:, k].any()]
+        for _, branch in used:
+            if branch.estimates is None:
+                raise RealCompoError(SKIPPED.format(branch.name))
+        conditional, unconditional = (
+            sum(weights[:, k, None] * branch.estimates[i] for k, branch in used) for i in range(2)
+        )
+        for function in asked:
+            denoised = function(
+                {
+                    "denoised": denoised,
+                    "cond": self.conds.get("positive"),
+                    "uncond": self.conds.get("negative"),
+                    "cond_scale": self.cfg,
+                    "model": self.inner_model,
+                    "uncond_denoised": unconditional,
+                    "cond_denoised": conditional,
+                    "sigma": timestep,
+                    "model_options": model_options,
+                    "input": x,
+                }
+            )
+        return denoised
 
     def _step(self, x: Tensor, sigma: float) -> Step:
         """Euler's step to the schedule's next level, whatever the sampler: where it lands is what matters for the maps.
 
         With a noise mask, what is kept of the latent is the same at the end of the step as the host will make it.
         """
-        following = [level for level in self._sigmas if level < sigma * (1 - 1e-6)]
-        sigma_next = following[0] if following else 0.0
+        sigma_next = self._schedule.following(sigma)
         base, gain = x * (sigma_next / sigma), 1 - sigma_next / sigma
         mask = self._latent.mask
         if mask is None or sigma_next == 0:

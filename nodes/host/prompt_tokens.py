@@ -9,9 +9,11 @@ from typing import Any
 
 from realcompo_core.attention.maps import PromptWords
 from realcompo_core.errors import RealCompoError
-from realcompo_core.guidance.balancer import branch_names
+from realcompo_core.guidance.branch import branch_names
 from realcompo_core.layout import Layout
 from realcompo_core.text.tokens import TokenGroup, phrase_indices, token_groups
+
+from .chunks import covers_picture
 
 T5 = "t5xxl"
 END_OF_WORD, WORD_START = "</w>", "▁"
@@ -37,11 +39,6 @@ def prompt_groups(clip: Any, layout: Layout, include_adjectives: bool, positives
                 )
     phrases = [item.phrase for item in layout.objects]
     return token_groups(phrase_indices(pieces, phrases, include_adjectives=include_adjectives))
-
-
-def covers_picture(options: dict) -> bool:
-    """Whether a conditioning with these options acts on the whole picture, so that its attention can be read."""
-    return "area" not in options and "mask" not in options
 
 
 def prompt_pieces(clip: Any, prompt: str) -> tuple[list[tuple[str, list[int]]], int]:

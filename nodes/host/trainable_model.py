@@ -18,12 +18,13 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
 from realcompo_core.errors import Cancelled, RealCompoError
+from realcompo_core.sampling.parametrisation import parametrisation
 from realcompo_core.sampling.samplers import euler
 from tokencompose_core.lora import add_lora, lora_state, remove_lora
 
-from .branch import UsableTensors, usable_weights
-from .checkpointing import feed_forward, recomputed, residual_and_self_attention
-from .unet_attention import cross_attention
+from .inference_tensors import UsableTensors, usable_weights
+from .memory import feed_forward, gradient_checkpointing, residual_and_self_attention
+from .unet_attention import UNetAttention
 
 ALL_MEMORY = 1e20  # bytes: the host unloads every other model
 SAMPLES = 64  # values of each weight that tell models apart
@@ -58,8 +59,7 @@ class HostModel:
         self.tokenizer, self.text_length = caption_tokenizer(clip)
         self.alphas = 1 / (sampling.sigmas.cpu() ** 2 + 1)
         is_v = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
-        self.prediction = "v_prediction" if is_v else "epsilon"
-        self.factors = {layer.name: layer.factor for layer in cross_attention(unet) if layer.part != "input"}
+        self.parametrisation = parametrisation("v_prediction" if is_v else "epsilon")
         self._latents: dict[str, Tensor] = {}
         self._texts: dict[str, dict[str, Tensor]] = {}
 
@@ -68,8 +68,8 @@ class HostModel:
         return self._model.get_model_object("diffusion_model")
 
     @property
-    def layers(self) -> dict[str, nn.Module]:
-        return {name: self.network.get_submodule(name) for name in self.factors}
+    def attention(self) -> UNetAttention:
+        return UNetAttention(self.network)
 
     def see(self, key: str, image: Tensor) -> None:
         """Remember the latent of a picture (3, H, W), -1 to 1, for `encode`."""
@@ -128,7 +128,7 @@ class HostModel:
                 stack.enter_context(_copied_weights(network))
             if checkpointing:
                 layers = feed_forward(network) + residual_and_self_attention(network)
-                stack.enter_context(recomputed(layers, UsableTensors))
+                stack.enter_context(gradient_checkpointing(layers, UsableTensors))
             yield
 
     def learnt(self) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .maps import AttentionMaps, BranchMaps, WordColumns
-from ..layout.drawing import shortened
 from ..errors import RealCompoError
+from ..layout.drawing import shortened
+from .maps import AttentionMaps, BranchMaps, WordColumns
 
 # Colours at even distances from 0 to 1. The first four are matplotlib's maps of these names, sampled.
 PALETTES = {
@@ -107,7 +107,7 @@ def select(maps: AttentionMaps, axis: str, phrases: Sequence[str], view: View) -
         return _items(columns, labels, names)
     known = {
         "layers": [layer.name for layer in branch.kept_layers],
-        "steps": branch.steps,
+        "steps": branch.steps_of(view.conditioning),
         "heads": list(range(branch.heads)),
     }[axis]
     count = min(len(known), MAX_COLUMNS)

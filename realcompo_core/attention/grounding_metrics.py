@@ -13,20 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .maps import AttentionMaps, BranchMaps, WordColumns
 from ..errors import RealCompoError
 from ..layout import Layout
 from ..layout.regions import region_maps
 from ..text.tokens import phrase_indices, token_groups
+from .losses import share_inside
+from .maps import AttentionMaps, BranchMaps, WordColumns
 
 THRESHOLD = 0.4  # of a map's largest value: Tang et al. 2023, "What the DAAM"
 ALL = "all"
-
-
-def share_inside(maps: Tensor, regions: Tensor) -> Tensor:
-    """The share of each map's sum that lies in its region; (..., H, W) each, regions in 0..1. 0 for an empty map."""
-    total = maps.sum((-2, -1))
-    return (maps * regions).sum((-2, -1)) / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
 def attention_iou(maps: Tensor, masks: Tensor, threshold: float = THRESHOLD) -> Tensor:
@@ -104,7 +99,7 @@ def grounding_table(
     """
     rows = []
     for layer in [None, *(kept.name for kept in branch.kept_layers)] if layers else [None]:
-        for step in [None, *branch.steps] if steps else [None]:
+        for step in [None, *branch.steps_of(conditioning)] if steps else [None]:
             for item, own in enumerate(targets if len(targets) == branch.batch else targets * branch.batch):
                 words = [target.word for target in own]
                 if not words:

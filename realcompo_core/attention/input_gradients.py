@@ -1,8 +1,8 @@
-"""Gradients through a frozen network that keep less of it.
+"""Gradients in a network's input, with fewer activations in memory.
 
-Only the gradient in the latent is wanted, never one in the weights. PyTorch keeps more than that needs: the input of
-each convolution, and both ends of each SiLU after a group norm. While `FrozenNetwork` is active, convolutions keep
-nothing and the pair keeps the norm's input alone. Values are unchanged; no layer of the network is touched.
+Balancing wants the gradient in the latent and never one in the weights. PyTorch keeps more than that needs: the input
+of each convolution, and both ends of each SiLU after a group norm. While `InputGradientsOnly` is active, convolutions
+keep nothing and the pair keeps the norm's input alone. Values are unchanged, and no layer of the network is touched.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
-class FrozenNetwork(TorchFunctionMode):
+class InputGradientsOnly(TorchFunctionMode):
     """A mode for the forward pass; the backward pass may run inside or after it."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

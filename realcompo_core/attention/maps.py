@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import RealCompoError
-from ..layout import Layout
 from ..guidance.trace import Trace
+from ..layout import Layout
 
 START, END, PADDING = "<start>", "<end>", "<padding>"
 VERSION = 1  # of the NPZ file
@@ -102,6 +102,10 @@ class BranchMaps:
     def steps(self) -> list[int]:
         return sorted({step for _, _, step in self.maps})
 
+    def steps_of(self, conditioning: str) -> list[int]:
+        """The steps at which this conditioning was recorded: guidance may be off in others."""
+        return sorted({step for own, _, step in self.maps if own == conditioning})
+
     @property
     def kept_layers(self) -> list[MapLayer]:
         """The layers that were read, in the order in which they run."""
@@ -181,15 +185,21 @@ class BranchMaps:
         )
 
     def _check(self, conditioning: str, layer: str | None, step: int | None, head: int | None) -> None:
+        own = [key for key in self.maps if key[0] == conditioning]
         for what, value, known in (
             ("conditioning", conditioning, self.conditionings),
-            ("layer", layer, [kept.name for kept in self.kept_layers]),
-            ("step", step, self.steps),
+            ("layer", layer, [kept.name for kept in self.layers if any(key[1] == kept.name for key in own)]),
+            ("step", step, self.steps_of(conditioning)),
             ("head", head, range(self.heads)),
         ):
             if value is not None and value not in known:
                 listed = ", ".join(map(str, known)) or "none"
                 raise RealCompoError(f"{what} {value!r} of branch {self.name} was not recorded; there is: {listed}")
+        if layer is not None and step is not None and (conditioning, layer, step) not in self.maps:
+            steps = ", ".join(str(key[2]) for key in own if key[1] == layer)
+            raise RealCompoError(
+                f"layer {layer!r} of branch {self.name} was not recorded at step {step}; there is: step {steps}"
+            )
 
 
 @dataclass
@@ -271,7 +281,10 @@ class AttentionMaps:
         for given in header["branches"]:
             branch = BranchMaps(
                 given["name"],
-                {key: [WordColumns(text, tuple(columns)) for text, columns in words] for key, words in given["words"].items()},
+                {
+                    key: [WordColumns(text, tuple(columns)) for text, columns in words]
+                    for key, words in given["words"].items()
+                },
                 [MapLayer(name, tuple(size)) for name, size in given["layers"]],
                 {int(step): level for step, level in given["levels"].items()},
             )

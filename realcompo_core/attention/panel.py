@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .drawing import DIFFERENCE, PALETTES
-from .maps import AttentionMaps, BranchMaps, WordColumns
-from ..layout.drawing import RGB, color_of
 from ..errors import PhraseNotInPromptError, RealCompoError
-from .grounding_metrics import ALL, Target, layout_targets
 from ..layout import Layout
+from ..layout.drawing import RGB, color_of
 from ..layout.regions import region_maps
+from .drawing import DIFFERENCE, PALETTES
+from .grounding_metrics import ALL, Target, layout_targets
+from .maps import AttentionMaps, BranchMaps, WordColumns
 
 VERSION = 1
 
@@ -126,7 +126,7 @@ def _write_conditioning(
     words = branch.words[conditioning]
     shown = [*words, *(target.word for target in targets.values())]
     heads = branch.heads if branch.heads > 1 else 0
-    steps = sorted({step for own, _, step in branch.maps if own == conditioning})
+    steps = branch.steps_of(conditioning)
     return {
         "words": [
             {
@@ -154,7 +154,12 @@ def _write_conditioning(
 
 
 def _frames(
-    branch: BranchMaps, conditioning: str, words: Sequence[WordColumns], layer: str | None, steps: Sequence[int], heads: int
+    branch: BranchMaps,
+    conditioning: str,
+    words: Sequence[WordColumns],
+    layer: str | None,
+    steps: Sequence[int],
+    heads: int,
 ) -> Iterator[Tensor]:
     """(B * len(words), h, w) of each head of each step; the mean over them comes before them."""
     for step in (None, *steps):

@@ -1,4 +1,4 @@
-"""Recording attention maps while a network samples. Nothing here knows a host: an adapter feeds it queries and keys."""
+"""Recording attention maps while a network samples, for the viewer: a subscriber of an attention source."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .maps import BranchMaps, Keep, MapLayer, PromptWords, WordColumns, kept_columns, map_bytes
 from ..errors import RealCompoError
+from .columns import attention_columns
+from .maps import BranchMaps, Keep, MapLayer, PromptWords, WordColumns, kept_columns, map_bytes
+from .source import AttentionEvent, Layer
 
 SCORES_AT_ONCE = 2**24  # 64 MB of fp32
 
 
 class Recorder:
-    """Collects one branch's maps. An adapter calls `begin` once, then for each network pass `read` and `end_pass`.
+    """Collects one branch's maps. `begin` comes once a run, then for each network pass its events and `end_pass`.
 
     prompts: of the conditionings that are wanted; None for one whose words are not known, and whose tokens are then
     numbered.
@@ -27,19 +29,32 @@ class Recorder:
         self._columns: dict[str, list[int]] = {}
         self._sums: dict[tuple[str, str], tuple[Tensor, int]] = {}
         self._interval = keep.every
+        self._counts: dict[str, int] = {}
 
-    def begin(self, layers: Sequence[tuple[MapLayer, int]], length: int, batch: int, steps: int) -> int:
+    def kept(self, layers: Sequence[Layer]) -> list[Layer]:
+        """Those of a source's layers that the recording wants."""
+        return [layer for layer in layers if self.keep.layers != "decoder" or layer.part != "encoder"]
+
+    def label(self, layer: Layer) -> str:
+        """The name of the map that the layer counts for: its block's, or with `keep.layers` "layers" its own."""
+        alone = self.keep.layers == "layers" and layer.part != "joint"  # joint blocks have one such layer each
+        return f"{layer.block}.{layer.depth}" if alone else layer.block
+
+    def begin(self, layers: Sequence[Layer], latent_size: tuple[int, int], length: int, batch: int, steps: int) -> int:
         """A new run of `steps` steps: what was recorded is dropped. Returns the bytes that its maps will take.
 
-        layers: with the number of their heads. length: of a conditioning whose words are not known. `steps` 0 is a
+        layers: those kept, which run in every pass. length: of a conditioning whose words are not known. `steps` 0 is a
         number that is not known. Raises RealCompoError if not even one step is within the limit.
         """
         self.branch.words, self.branch.levels, self.branch.maps = {}, {}, {}
-        self.branch.layers = [layer for layer, _ in layers]
+        found = {self.label(layer): (layer.grid(latent_size), layer.heads) for layer in layers}
+        self.branch.layers = [MapLayer(name, size) for name, (size, _) in found.items()]
+        names = [self.label(layer) for layer in layers]
+        self._counts = {name: names.count(name) for name in found}
         self._columns, self._sums = {}, {}
         tokens = [self._layout(prompt, length)[2] for prompt in self._prompts.values()]
-        apart = self.keep.heads == "apart"
-        each = sum(map_bytes([layer.size], sum(tokens), batch, heads if apart else 1) for layer, heads in layers)
+        per_head = self.keep.heads == "apart"
+        each = sum(map_bytes([size], sum(tokens), batch, heads if per_head else 1) for size, heads in found.values())
         self._interval = self.keep.interval(each, steps)
         return each * -(-steps // self._interval)
 
@@ -47,15 +62,16 @@ class Recorder:
         return step % self._interval == 0
 
     @torch.no_grad()
-    def read(self, conditioning: str, layer: str, q: Tensor, k: Tensor) -> None:
-        """One attention layer's queries (B, heads, n, d) and keys (B, heads, T, d), which count for the map `layer`.
+    def read(self, event: AttentionEvent) -> None:
+        """One layer's attention to the text.
 
-        Of joint attention, the picture's queries and the text's keys. A host repeats a shorter text up to the length
-        of a longer one; the repeats are added up. Raises RealCompoError for fewer tokens than the prompt has.
+        A host repeats a shorter text up to the length of a longer one; the repeats are added up. Raises RealCompoError
+        for fewer tokens than the prompt has.
         """
+        conditioning, label = event.conditioning, self.label(event.layer)
         if conditioning not in self._prompts:
             return
-        q, k = q.detach(), k.detach()
+        q, k = event.q.detach(), event.k.detach()[:, :, event.text]
         prompt = self._prompts[conditioning]
         if prompt is not None and k.shape[2] < prompt.length:
             raise RealCompoError(
@@ -67,17 +83,24 @@ class Recorder:
             self._columns[conditioning], self.branch.words[conditioning] = columns, words
         length = prompt.length if prompt is not None and k.shape[2] % prompt.length == 0 else k.shape[2]
         shares = token_shares(
-            q, k, self._columns[conditioning], length, self.keep.heads == "apart", rest=self._has_rest(prompt)
+            q, k, self._columns[conditioning], event.scale, length, self.keep.heads == "apart", self._has_rest(prompt)
         )
-        total, count = self._sums.get((conditioning, layer), (0, 0))
-        self._sums[conditioning, layer] = total + shares, count + 1
+        total, count = self._sums.get((conditioning, label), (0, 0))
+        self._sums[conditioning, label] = total + shares, count + 1
 
     def end_pass(self, step: int, level: float) -> None:
-        """What was read since the last call becomes the maps of `step`; maps that it had are replaced."""
+        """What was read since the last call becomes the maps of `step`; maps that it had are replaced.
+
+        A conditioning of which a layer is missing is left out: guidance by a pass that skips layers is no step's own.
+        """
         sizes = {layer.name: layer.size for layer in self.branch.layers}
-        for (conditioning, layer), (total, count) in self._sums.items():
-            maps = (total / count).unflatten(-1, sizes[layer])
-            self.branch.maps[conditioning, layer, step] = maps.to(torch.float16).cpu()
+        for conditioning in {key[0] for key in self._sums}:
+            found = {label: value for (own, label), value in self._sums.items() if own == conditioning}
+            if any(found.get(label, (None, 0))[1] < count for label, count in self._counts.items()):
+                continue
+            for label, (total, count) in found.items():
+                maps = (total / count).unflatten(-1, sizes[label])
+                self.branch.maps[conditioning, label, step] = maps.to(torch.float16).cpu()
             self.branch.levels[step] = level
         self._sums = {}
 
@@ -94,24 +117,25 @@ class Recorder:
         return columns, words, len(columns) + self._has_rest(prompt)
 
 
-def token_shares(q: Tensor, k: Tensor, columns: Sequence[int], length: int, apart: bool, rest: bool) -> Tensor:
-    """Columns of softmax(q kᵀ / √d) in fp32: (B, heads or 1, len(columns), n), one more with `rest` for all others.
+def token_shares(
+    q: Tensor, k: Tensor, columns: Sequence[int], scale: float, length: int, per_head: bool, rest: bool
+) -> Tensor:
+    """Softmax columns in fp32: (B, heads or 1, len(columns), n), one more with `rest` for all other tokens.
 
-    q: (B, heads, n, d); k: (B, heads, T, d), where T is a multiple of `length`: repeats of a text are added up.
-    Heads are averaged unless `apart`.
+    q: (B, heads, n, d); k: (B, heads, T, d), where T is a multiple of `length`: repeats of a text are added up. Heads
+    are averaged unless `per_head`.
     """
-    batch, heads, n, width = q.shape
+    batch, heads, n, _ = q.shape
+    repeats = k.shape[2] // length
+    chosen = [token + r * length for r in range(repeats) for token in columns]
     at_once = max(1, SCORES_AT_ONCE // (batch * heads * k.shape[2]))
-    k = k.float().mT
     parts = []
     for rows in q.split(at_once, 2):
-        shares = (rows.float() * width**-0.5 @ k).softmax(-1)
-        if not apart:
+        shares = attention_columns(rows.float(), k.float(), chosen, scale)
+        if not per_head:
             shares = shares.mean(1, keepdim=True)
-        if k.shape[3] > length:
-            shares = shares.unflatten(-1, (-1, length)).sum(-2)
-        picked = shares[..., list(columns)]
+        shares = shares.unflatten(2, (repeats, -1)).sum(2)
         if rest:
-            picked = torch.cat([picked, 1 - picked.sum(-1, keepdim=True)], -1)
-        parts.append(picked.clamp_min_(0).mT)
+            shares = torch.cat([shares, 1 - shares.sum(2, keepdim=True)], 2)
+        parts.append(shares.clamp_min_(0))
     return torch.cat(parts, -1)

@@ -33,6 +33,10 @@ class Trace:
     steps: list[TraceStep] = field(default_factory=list)
     note: str = ""
 
+    def clear(self) -> None:
+        """As before the run."""
+        self.phrases, self.steps, self.note = [], [], ""
+
     @property
     def read_steps(self) -> list[TraceStep]:
         """The steps at which maps were read."""

@@ -37,11 +37,12 @@ tokens = importlib.import_module("realcompo_pack.nodes.host.prompt_tokens")
 guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
 shapes = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
 
-from realcompo_core.attention.grounding_metrics import layout_targets, share_inside  # noqa: E402
+from realcompo_core.attention.grounding_metrics import layout_targets  # noqa: E402
+from realcompo_core.attention.losses import share_inside  # noqa: E402
 from realcompo_core.attention.maps import Keep, PromptWords  # noqa: E402
 from realcompo_core.attention.recorder import Recorder  # noqa: E402
 from realcompo_core.errors import RealCompoError  # noqa: E402
-from realcompo_core.guidance.balancer import BalanceSettings  # noqa: E402
+from realcompo_core.guidance.settings import BalanceSettings  # noqa: E402
 from realcompo_core.layout import Layout, LayoutObject  # noqa: E402
 
 torch.set_num_threads(1)

@@ -35,7 +35,7 @@ branch = importlib.import_module("realcompo_pack.nodes.host.branch")
 guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
 shapes = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
 
-from realcompo_core.guidance.balancer import BalanceSettings  # noqa: E402
+from realcompo_core.guidance.settings import BalanceSettings  # noqa: E402
 from realcompo_core.layout import Layout, LayoutObject  # noqa: E402
 
 LAYOUT = Layout(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from realcompo_core.attention.input_gradients import FrozenNetwork
+from realcompo_core.attention.input_gradients import InputGradientsOnly
 
 
 class Block(nn.Module):
@@ -46,19 +46,19 @@ def gradient(block, mode=None, kept=None):
 def test_gradient_is_unchanged(options):
     torch.manual_seed(0)
     block = Block(**options).double().requires_grad_(False)
-    assert torch.allclose(gradient(block, FrozenNetwork()), gradient(block), rtol=1e-10, atol=1e-12)
+    assert torch.allclose(gradient(block, InputGradientsOnly()), gradient(block), rtol=1e-10, atol=1e-12)
 
 
 def test_less_is_kept():
     block = Block().double().requires_grad_(False)
     plain, frozen = {}, {}
     gradient(block, None, plain)
-    gradient(block, FrozenNetwork(), frozen)
+    gradient(block, InputGradientsOnly(), frozen)
     assert sum(frozen.values()) < 0.6 * sum(plain.values())
 
 
 def test_trainable_convolutions_are_left_alone():
     block = Block().double()
-    with FrozenNetwork():
+    with InputGradientsOnly():
         block(torch.randn(1, 4, 8, 8, dtype=torch.float64)).sum().backward()
     assert all(parameter.grad is not None for parameter in block.conv.parameters())

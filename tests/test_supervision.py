@@ -5,7 +5,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from tokencompose_core.recording import MapRecorder, token_columns
+from realcompo_core.diffusers.unet_attention import UNetAttention
+from tokencompose_core.supervision import SupervisedAttention
 
 COLUMNS = torch.tensor([[1, 2, 5], [3, 0, 0]])
 
@@ -33,6 +34,12 @@ def unet():
 @pytest.fixture
 def layers(unet):
     return {name: module for name, module in unet.named_modules() if name.endswith("attn2") and "down" not in name}
+
+
+def supervised(unet, layers):
+    """Of these layers of the network."""
+    source = UNetAttention(unet)
+    return SupervisedAttention(source, [layer for layer in source.layers if layer.name in layers])
 
 
 def inputs():
@@ -77,31 +84,6 @@ def assert_same(found, expected):
         torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-5 * expected[name].abs().max().item())
 
 
-def test_columns_and_their_gradient_are_the_softmaxs():
-    torch.manual_seed(0)
-    q, k = torch.randn(2, 3, 10, 4, dtype=torch.double), torch.randn(2, 3, 7, 4, dtype=torch.double)
-    q, k = q.float().requires_grad_(), k.float().requires_grad_()
-    torch.testing.assert_close(token_columns(q, k, COLUMNS), plain_columns(q, k, COLUMNS))
-    weights = torch.randn(2, 3, 3, 10)
-    for ours, plain in zip(
-        torch.autograd.grad((token_columns(q, k, COLUMNS) * weights).sum(), (q, k)),
-        torch.autograd.grad((plain_columns(q, k, COLUMNS) * weights).sum(), (q, k)),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, plain)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_columns_of_half_precision_are_computed_in_fp32(dtype):
-    torch.manual_seed(0)
-    q, k = (40 * torch.randn(2, 3, n, 4, dtype=torch.double).to(dtype) for n in (10, 7))
-    found = token_columns(q, k, COLUMNS)
-    assert found.dtype == torch.float32 and found.isfinite().all()
-    torch.testing.assert_close(found, plain_columns(q.float(), k.float(), COLUMNS))
-    with torch.autocast("cpu", dtype):
-        torch.testing.assert_close(token_columns(q, k, COLUMNS), found, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_maps_and_gradients_are_those_of_plain_softmax(unet, layers, checkpointing):
     """Under gradient checkpointing too: a map that was recorded twice would count twice in the gradients."""
@@ -113,7 +95,7 @@ def test_maps_and_gradients_are_those_of_plain_softmax(unet, layers, checkpointi
     if checkpointing:
         unet.enable_gradient_checkpointing()
     try:
-        with MapRecorder(layers).recording(COLUMNS, (8, 8)) as maps:
+        with supervised(unet, layers).recording(COLUMNS, (8, 8)) as maps:
             found = unet(x, t, text).sample
             score(found, maps).backward()
     finally:
@@ -135,16 +117,16 @@ def test_other_layers_keep_nothing_of_their_attention(unet, layers):
                 unet(x, t, text)
         return sorted(sizes)
 
-    without, with_maps = kept(MapRecorder({})), kept(MapRecorder(layers))
+    without, with_maps = kept(supervised(unet, {})), kept(supervised(unet, layers))
     assert len(with_maps) - len(without) <= 4 * len(layers)  # q, k, columns, and a view's
 
 
 def test_compiled_network_gives_the_same(unet, layers):
     x, t, text = inputs()
-    with torch.no_grad(), MapRecorder(layers).recording(COLUMNS, (8, 8)) as eager:
+    with torch.no_grad(), supervised(unet, layers).recording(COLUMNS, (8, 8)) as eager:
         unet(x, t, text)
     torch._dynamo.reset()
-    recorder = MapRecorder(layers)
+    recorder = supervised(unet, layers)
     compiled = torch.compile(unet, backend="aot_eager")
     with recorder.recording(COLUMNS, (8, 8)) as maps:
         score(compiled(x, t, text).sample, maps).backward()
@@ -160,7 +142,7 @@ def test_hooks_are_gone_afterwards_even_after_an_error(unet, layers):
     def count():
         return sum(len(module._forward_hooks) for module in unet.modules())
 
-    with pytest.raises(ZeroDivisionError), MapRecorder(layers).recording(COLUMNS, (8, 8)):
+    with pytest.raises(ZeroDivisionError), supervised(unet, layers).recording(COLUMNS, (8, 8)):
         assert count() == 2 * len(layers)
         raise ZeroDivisionError
     assert count() == 0
@@ -182,7 +164,7 @@ def test_lora_layers_are_recorded_with_their_part(unet, layers):
     own = layer.to_q
     layer.to_q = Added(own)
     try:
-        with torch.no_grad(), MapRecorder({name: layer}).recording(COLUMNS, (8, 8)) as maps:
+        with torch.no_grad(), supervised(unet, {name: layer}).recording(COLUMNS, (8, 8)) as maps:
             unet(x, t, text)
         _, expected = written_out(unet, {name: layer}, x, t, text)
     finally:

@@ -1,0 +1,141 @@
+"""A diffusers UNet with its conditioning, as a branch of the balancer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from torch import Tensor, nn
+
+from ..attention.checkpointing import checkpointed, swapped_forwards
+from ..attention.losses import MapLoss, grounding_loss
+from ..attention.reading import Gradient, GradientReader
+from ..attention.source import Layer, NetworkPass, Stage
+from ..attention.targets import Targets
+from .conditioners import Conditioner
+from .schedule import NoiseSchedule
+from .unet_attention import UNetAttention
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is asked of a branch's maps: which layers are read, and the loss on them."""
+
+    layers: Sequence[Layer]
+    targets: Targets
+    loss: MapLoss = grounding_loss
+
+
+class UNetBranch:
+    """See `guidance.branch.Branch`.
+
+    positive, negative: text arguments of the UNet for B items each. conditioners: add to them at each noise level.
+    objective: None where nothing is read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        unet: nn.Module,
+        schedule: NoiseSchedule,
+        positive: dict[str, Any],
+        negative: dict[str, Any],
+        guidance_scale: float,
+        conditioners: Sequence[Conditioner] = (),
+        objective: Objective | None = None,
+    ):
+        self.name = name
+        self._unet, self._schedule, self._guidance = unet, schedule, guidance_scale
+        self._arguments = {"positive": positive, "negative": negative}
+        self._conditioners, self._objective = list(conditioners), objective
+        self._source = UNetAttention(unet) if objective else None
+        self._blocks = [block for block in unet.modules() if isinstance(block, BasicTransformerBlock)]
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        with torch.no_grad():
+            if self._guidance == 1:
+                return self._denoised(x, self._run(x, sigma, ("positive",)), sigma)
+            negative, positive = self._run(torch.cat([x, x]), sigma, ("negative", "positive")).chunk(2)
+            return self._denoised(x, self._guided(positive, negative), sigma)
+
+    def gradient(self, x: Tensor, sigma: float) -> Gradient:
+        with self._reading(x, "lookahead") as reader:
+            self._run(reader.x, sigma, ("positive",))
+        return reader.gradient
+
+    def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
+        with self._reading(x, "step") as reader:
+            output = self._run(reader.x, sigma, ("positive",)).detach()
+        with torch.no_grad():
+            if self._guidance != 1:
+                output = self._guided(output, self._run(x, sigma, ("negative",)))
+            return self._denoised(x, output, sigma), reader.gradient
+
+    def _guided(self, positive: Tensor, negative: Tensor) -> Tensor:
+        return negative + self._guidance * (positive - negative)
+
+    def _denoised(self, x: Tensor, output: Tensor, sigma: float) -> Tensor:
+        return self._schedule.parametrisation.denoised(x, output, sigma)
+
+    def _run(self, x: Tensor, sigma: float, conditionings: Sequence[str]) -> Tensor:
+        """The UNet's raw output in x's precision; x has B items of each conditioning."""
+        arguments = _joined([self._arguments[conditioning] for conditioning in conditionings])
+        for conditioner in self._conditioners:
+            arguments |= conditioner(conditionings, sigma)
+        t = torch.tensor(self._schedule.timestep(sigma), device=x.device)
+        scaled = self._schedule.parametrisation.scale_input(x, sigma).to(self._unet.dtype)
+        return self._unet(scaled, t, **arguments, return_dict=False)[0].to(x.dtype)
+
+    @contextmanager
+    def _reading(self, x: Tensor, stage: Stage) -> Iterator[GradientReader]:
+        """A pass of the positive conditioning whose attention is read. Weights take no part in the gradient."""
+        wanted = self._objective
+        reader = GradientReader(x, wanted.targets, len(wanted.layers), stage == "lookahead", wanted.loss)
+        running = NetworkPass(tuple(x.shape[-2:]), stage=stage)
+        trainable = [parameter for parameter in self._unet.parameters() if parameter.requires_grad]
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        try:
+            with (
+                self._source.emitting(reader.read, running, wanted.layers),
+                swapped_forwards(_cheap_to_repeat(self._blocks)),
+                reader,
+            ):
+                yield reader
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+
+def _cheap_to_repeat(blocks: Sequence[nn.Module]) -> dict[nn.Module, Callable]:
+    """Forwards with gradient checkpointing: feed-forward layers with their norms, and gated layers.
+
+    They hold most of the activations and take little of the time.
+    """
+    forwards = {}
+    for block in blocks:
+        if block.norm_type == "layer_norm" and block.norm3 is not None:
+            forwards[block.norm3] = _identity
+            forwards[block.ff] = checkpointed(_chained(block.norm3.forward, block.ff.forward))
+        if hasattr(block, "fuser"):
+            forwards[block.fuser] = checkpointed(block.fuser.forward)
+    return forwards
+
+
+def _chained(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: second(first(x))
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """(Nested) dictionaries of tensors as one, along the batch."""
+    if isinstance(parts[0], dict):
+        return {key: _joined([part[key] for part in parts]) for key in parts[0]}
+    return torch.cat(list(parts))

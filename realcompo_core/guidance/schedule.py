@@ -1,0 +1,31 @@
+"""Where a sampler is in its schedule of noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Moment(NamedTuple):
+    """One evaluation of the model. index: of its step, from 0. progress: the share of the steps that are done."""
+
+    index: int
+    sigma: float
+    progress: float
+
+
+class Schedule:
+    """The noise levels of one sampling: n + 1 for n steps, falling."""
+
+    def __init__(self, sigmas: Sequence[float]):
+        self.sigmas = [float(sigma) for sigma in sigmas]
+        self.steps = len(self.sigmas) - 1
+
+    def moment(self, sigma: float) -> Moment:
+        """An evaluation between two levels counts for the lower one; one below the last step's level for the last."""
+        index = min(sum(level > sigma * (1 + 1e-6) for level in self.sigmas[:-1]), self.steps - 1)
+        return Moment(index, sigma, index / self.steps)
+
+    def following(self, sigma: float) -> float:
+        """The next lower level; 0 below the last."""
+        return next((level for level in self.sigmas if level < sigma * (1 - 1e-6)), 0.0)

@@ -1,0 +1,60 @@
+"""Settings of the balancer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from ..errors import RealCompoError
+from .mixing import RegionWeights
+
+Weights = Tensor | RegionWeights
+
+
+@dataclass(frozen=True)
+class BalanceSettings:
+    """How coefficients start and move.
+
+    mode: `one_pass` reads the maps of the pass that the step needs anyway and credits the previous mixing; `lookahead`
+        (the paper) reads them at a tentative next x and corrects this mixing.
+    rule: the gradient is divided per sample by its maximum (`max`) or RMS (`rms`) and multiplied by `rate`, or taken
+        raw times the official ρ_t times `rate` (`official`).
+    initial: coefficients start in favour of the spatial branches on the objects and of the fidelity branch elsewhere
+        (`layout`), at 0 (`zero`: equal weights) or from N(0, 1) (`random`, the paper).
+    t0: share of the steps, from the start, that use the spatial branches alone.
+    t1: share of the steps after which the fidelity branch finishes alone: by then objects stand where they stand.
+    update_every, update_until: update at every n-th step, over the first share of the steps.
+    sources: indices of the branches whose loss drives the coefficients; None for all.
+    fixed: instead of dynamic weights, a (K,) or (K, h, w) tensor, RegionWeights (one value on the objects, one
+        elsewhere), or a function from progress 0..1 to one of these (a schedule).
+    """
+
+    mode: Literal["one_pass", "lookahead"] = "one_pass"
+    rule: Literal["max", "rms", "official"] = "rms"
+    rate: float = 0.4
+    initial: Literal["layout", "zero", "random"] = "layout"
+    t0: float = 0.0
+    t1: float = 0.6
+    update_every: int = 1
+    update_until: float = 1.0
+    sources: tuple[int, ...] | None = None
+    fixed: Weights | Callable[[float], Weights] | None = None
+
+    def __post_init__(self):
+        for name, allowed in (
+            ("mode", ("one_pass", "lookahead")),
+            ("rule", ("max", "rms", "official")),
+            ("initial", ("layout", "zero", "random")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise RealCompoError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        for name in ("t0", "t1", "update_until"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RealCompoError(f"{name} is {getattr(self, name)}: it is a share of the steps, from 0 to 1")
+        if self.update_every < 1:
+            raise RealCompoError(f"update_every is {self.update_every}: it counts steps, from 1 up")
+        if isinstance(self.fixed, RegionWeights) and not all(0 <= share <= 1 for share in self.fixed):
+            raise RealCompoError(f"fixed is {self.fixed}: the weights inside and outside are shares, from 0 to 1")
