@@ -115,25 +115,6 @@ def to_elements(layout: Layout) -> list[dict]:
     return elements
 
 
-def from_index_mask(index_mask: np.ndarray, phrases: str | Sequence[str], **scene: str) -> Layout:
-    """A layout from an int (height, width) array: 0 is background, i marks `phrases[i - 1]`.
-
-    Each object gets its mask and the box around it. `PhraseCountError` if the mask holds an index without a phrase,
-    `EmptyMaskError` if a phrase's index is nowhere.
-    """
-    phrases = [phrases] if isinstance(phrases, str) else phrases
-    index_mask = np.asarray(index_mask)
-    if index_mask.ndim != 2:
-        raise MaskShapeError(f"index mask of shape {index_mask.shape}, expected (height, width)")
-    indices = np.arange(1, len(phrases) + 1)
-    unknown = np.setdiff1d(index_mask, [0, *indices])
-    if unknown.size:
-        raise PhraseCountError(
-            f"the mask holds {short(unknown.tolist())}, {len(phrases)} phrases name 1..{len(phrases)}"
-        )
-    return from_masks(index_mask == indices[:, None, None], phrases, **scene)
-
-
 def from_masks(masks: np.ndarray, phrases: str | Sequence[str], **scene: str) -> Layout:
     """A layout from a (objects, height, width) array, > 0.5 inside. Each object gets its mask and the box around it."""
     masks = np.asarray(masks)
@@ -183,16 +164,6 @@ def from_pose_keypoints(
             )
         objects.append(LayoutObject(phrase, _box_of_pose(confident, canvas), keypoints=points))
     return Layout(tuple(objects), **scene).validate()
-
-
-def to_pose_keypoints(layout: Layout, width: int, height: int) -> list[dict]:
-    """The objects that have keypoints as POSE_KEYPOINT of one image, in pixels."""
-    people = [
-        {"pose_keypoints_2d": [value for x, y, c in item.keypoints for value in (x * width, y * height, c)]}
-        for item in layout.objects
-        if item.keypoints
-    ]
-    return [{"canvas_width": width, "canvas_height": height, "people": people}]
 
 
 def split_phrases(text: str) -> list[str]:
