@@ -238,6 +238,20 @@ def test_pose_in_shares_of_the_canvas_is_the_same_layout():
     assert (from_shares.box, from_shares.keypoints) == (from_pixels.box, from_pixels.keypoints)
 
 
+@pytest.mark.parametrize(("min_confidence", "kept"), [(0.3, 0.2), (0.1, 1.0), (0.0, 1.0)])
+def test_keypoints_that_a_lower_min_confidence_lets_through_count_as_seen_later_too(min_confidence, kept):
+    """Only the box heeded min_confidence; drawings and regions had a threshold of their own."""
+    pose = pose_of(person((50, 20, 0.9), (60, 70, 0.2), (150, 95, 0.5)))
+    (item,) = from_pose_keypoints(pose, "a dancer", min_confidence=min_confidence).objects
+    assert [c for _, _, c in item.keypoints] == [0.9, kept, 0.5] + [0.0] * 15
+
+
+def test_keypoints_that_a_higher_min_confidence_refuses_count_as_unseen_later_too():
+    pose = pose_of(person((50, 20, 0.9), (60, 70, 0.8), (150, 95, 0.5)))
+    (item,) = from_pose_keypoints(pose, "a dancer", min_confidence=0.6).objects
+    assert [c for _, _, c in item.keypoints[:3]] == [0.9, 0.8, 0.0]
+
+
 def test_poses_and_phrases_must_agree():
     two = pose_of(STANDING, STANDING)
     assert [item.phrase for item in from_pose_keypoints(two, "a dancer").objects] == ["a dancer"] * 2

@@ -7,7 +7,8 @@ import unicodedata
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .layout import MIN_CONFIDENCE, Box, Layout, LayoutObject
+from .layout import Box, Layout, LayoutObject
+from .pose import MIN_CONFIDENCE, limbs_of
 
 RGB = tuple[int, int, int]
 Size = tuple[int, int]  # width, height
@@ -28,11 +29,6 @@ COLORS = (
 PAPER = (247, 247, 245)
 PLATE = (25, 25, 30)
 TYPEWRITER = str.maketrans("‘’“”–—×", "''\"\"--x")  # Pillow's own font has ASCII only; accents are dropped
-LIMBS = (  # of OpenPose's 18 keypoints
-    *((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7)),
-    *((1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),
-    *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
-)
 
 
 def color_of(index: int) -> RGB:
@@ -87,9 +83,8 @@ def _fill(item: LayoutObject, size: Size) -> Image.Image:
 
 def _draw_keypoints(draw: ImageDraw.ImageDraw, item: LayoutObject, size: Size, color: RGB, line: int) -> None:
     points = [(x * size[0], y * size[1]) if c > MIN_CONFIDENCE else None for x, y, c in item.keypoints]
-    for a, b in LIMBS if len(points) == 18 else ():
-        if points[a] and points[b]:
-            draw.line((*points[a], *points[b]), fill=color, width=2 * line)
+    for a, b in limbs_of(item.keypoints):
+        draw.line((*points[a], *points[b]), fill=color, width=2 * line)
     for point in filter(None, points):
         draw.circle(point, 2 * line, fill="white", outline=color, width=line)
 

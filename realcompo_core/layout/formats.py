@@ -20,11 +20,11 @@ from ..errors import (
     MaskShapeError,
     PhraseCountError,
 )
-from .layout import MIN_CONFIDENCE, Box, Layout, LayoutObject
+from .layout import Box, Layout, LayoutObject
+from .pose import MARGIN, MIN_CONFIDENCE
 
 ELEMENT_GRID = 1000  # `elements` count in thousandths of the picture
 OVERSHOOT = 0.02  # detectors and drag canvases leave the picture by a few pixels
-POSE_PADDING = 0.1  # joints end before the head, hands and feet do
 
 
 def from_bounding_boxes(
@@ -137,8 +137,11 @@ def from_pose_keypoints(
 ) -> Layout:
     """A layout from POSE_KEYPOINT, one object per person of image `image`.
 
-    `pose` lists `{canvas_width, canvas_height, people: [{pose_keypoints_2d: [x, y, confidence, …]}]}`. The box of a
-    person is the extent of the keypoints above `min_confidence`, padded by a tenth of its longer side.
+    `pose` lists `{canvas_width, canvas_height, people: [{pose_keypoints_2d: [x, y, confidence, …]}]}`, coordinates in
+    pixels or as shares of the canvas. Keypoints above `min_confidence` count as seen. Their extent, padded by a tenth
+    of its longer side, is the person's box; their neighbourhood is the region (`regions.KeypointRegion`). The
+    layout counts keypoints above `MIN_CONFIDENCE` as seen: where `min_confidence` decides otherwise about a keypoint,
+    its confidence becomes 1 or 0.
     """
     frames = [pose] if isinstance(pose, dict) else pose
     if image >= len(frames):
@@ -151,12 +154,14 @@ def from_pose_keypoints(
     canvas = tuple(_number(frame, f"canvas_{side}", f"pose[{image}]") for side in ("width", "height"))
     # Some nodes write shares of the canvas. No pose in pixels lies within 2 pixels of the corner; a share may pass 1.
     seen = [abs(coordinate) for points in poses for x, y, c in points if c > min_confidence for coordinate in (x, y)]
-    if max(seen, default=0) > 2:
-        poses = [tuple((x / canvas[0], y / canvas[1], c) for x, y, c in points) for points in poses]
+    scale = canvas if max(seen, default=0) > 2 else (1, 1)
+    poses = [
+        tuple((x / scale[0], y / scale[1], _confidence(c, min_confidence)) for x, y, c in points) for points in poses
+    ]
     phrases = _one_phrase_each(phrases, len(poses), "people")
     objects = []
     for i, (points, phrase) in enumerate(zip(poses, phrases, strict=True)):
-        confident = [(x, y) for x, y, c in points if c > min_confidence]
+        confident = [(x, y) for x, y, c in points if c > MIN_CONFIDENCE]
         if len(confident) < 2:
             raise EmptyBoxError(
                 f"people[{i}] ({phrase}): {len(confident)} keypoints above confidence {min_confidence}, "
@@ -252,10 +257,16 @@ def _triples(person: dict, path: str) -> tuple[tuple[float, float, float], ...]:
     return tuple(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
 
 
+def _confidence(given: float, threshold: float) -> float:
+    """`given`, or 1 or 0 if it is above only one of `threshold` and `MIN_CONFIDENCE`."""
+    seen = given > threshold
+    return given if seen == (given > MIN_CONFIDENCE) else float(seen)
+
+
 def _box_of_pose(points: list[tuple[float, float]], canvas: tuple[float, float]) -> Box:
     """Extent of normalised points, padded by the same number of canvas pixels on all sides, cut at the border."""
     lows, highs = zip(*((min(axis), max(axis)) for axis in zip(*points, strict=True)), strict=True)
-    padding = POSE_PADDING * max((high - low) * side for low, high, side in zip(lows, highs, canvas, strict=True))
+    padding = MARGIN * max((high - low) * side for low, high, side in zip(lows, highs, canvas, strict=True))
     x0, y0 = (max(low - padding / side, 0.0) for low, side in zip(lows, canvas, strict=True))
     x1, y1 = (min(high + padding / side, 1.0) for high, side in zip(highs, canvas, strict=True))
     return x0, y0, x1, y1

@@ -25,7 +25,6 @@ from ..text.words import match_phrases
 MAX_OBJECTS = 30  # what GLIGEN was trained with
 MAX_MASK_SIDE = 8192  # a few bytes of run lengths must not ask for gigabytes
 BOX_TOLERANCE = 1e-6  # float32 boxes that touch the border overshoot 0..1 by rounding
-MIN_CONFIDENCE = 0.3  # keypoints below count as not seen; what OpenPose and DWPose draw
 VERSION = 1
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
@@ -36,7 +35,8 @@ class LayoutObject:
     """One object: its phrase and its place.
 
     `box` is (x0, y0, x1, y1), normalised to 0..1, y down. `mask` is an optional (height, width) array, > 0.5 inside.
-    `keypoints` are optional (x, y, confidence) triples, x and y normalised.
+    `keypoints` are optional (x, y, confidence) triples, x and y normalised; they may lie outside the picture. All that
+    is given is kept. `regions.region_of` takes the mask, else the keypoints, else the box; GLIGEN takes the box.
     """
 
     phrase: str
