@@ -13,7 +13,7 @@ from .pose import MIN_CONFIDENCE, limbs_of
 RGB = tuple[int, int, int]
 Size = tuple[int, int]  # width, height
 
-# Ten hues that stay apart on paper-white and on photographs; `color_of` repeats them for further objects.
+# Ten hues that can be told apart on white and on photographs; `color_of` repeats them for further objects.
 COLORS = (
     (228, 60, 50),
     (40, 110, 220),
@@ -28,7 +28,7 @@ COLORS = (
 )
 PAPER = (247, 247, 245)
 PLATE = (25, 25, 30)
-TYPEWRITER = str.maketrans("‘’“”–—×", "''\"\"--x")  # Pillow's own font has ASCII only; accents are dropped
+ASCII_PUNCTUATION = str.maketrans("‘’“”–—×", "''\"\"--x")  # for Pillow's own font; accents are dropped
 
 
 def color_of(index: int) -> RGB:
@@ -39,8 +39,8 @@ def color_of(index: int) -> RGB:
 def draw_layout(layout: Layout, size: Size = (512, 512), background: Image.Image | None = None) -> Image.Image:
     """The layout as an RGB picture of `size` (width, height) pixels, over `background` scaled to that size.
 
-    Boxes carry their phrase on a plate of their colour; masks are filled; keypoints are dots, joined to a figure if
-    they are OpenPose's 18. The bottom says what the background is and what must be absent, if the layout does.
+    Each box has a label with its phrase, in the object's colour. Masks are filled. Keypoints are dots, joined by limbs
+    if they are OpenPose's 18. The layout's background and negative phrases, if any, are written at the bottom.
     """
     picture = Image.new("RGB", size, PAPER) if background is None else background.convert("RGB").resize(size)
     line = max(1, min(size) // 200)
@@ -65,14 +65,14 @@ def _area(box: Box) -> float:
 
 
 def _pixels(box: Box, size: Size) -> tuple[int, int, int, int]:
-    """First and last pixel of the box, both inside the picture."""
+    """Left, top, right and bottom pixel of the box, all inside the picture and at least one pixel in size."""
     x0, y0 = (min(round(box[i] * size[i]), size[i] - 1) for i in (0, 1))
     x1, y1 = (max(round(box[i + 2] * size[i]) - 1, low) for i, low in enumerate((x0, y0)))
     return x0, y0, x1, y1
 
 
 def _fill(item: LayoutObject, size: Size) -> Image.Image:
-    """Opacity (0..255) of the object's colour: its mask, or a fainter box."""
+    """The opacity (0..255) of the object's colour at every pixel: inside its mask, or fainter inside its box."""
     if item.mask is not None:
         opacity = Image.fromarray(np.where(item.mask > 0.5, 130, 0).astype(np.uint8))
         return opacity.resize(size, Image.Resampling.BILINEAR)
@@ -111,9 +111,9 @@ def _draw_label(
     bottom: int,
     plates: list[Box],
 ) -> Box:
-    """Writes the phrase at its box, above `bottom`, where it hides the least of the other labels' `plates`.
+    """Writes the phrase at its box, above `bottom`, where it covers the least of the other labels (`plates`).
 
-    Returns its own plate.
+    Returns the label's rectangle.
     """
     x0, y0, x1, y1 = _pixels(item.box, size)
     text = shortened(item.phrase, font, max(size[0] * 2 // 3, x1 - x0))
@@ -146,7 +146,7 @@ def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text on one line of at most `width` pixels, cut with an ellipsis if need be."""
-    text = unicodedata.normalize("NFKD", " ".join(text.split())[:300]).translate(TYPEWRITER)
+    text = unicodedata.normalize("NFKD", " ".join(text.split())[:300]).translate(ASCII_PUNCTUATION)
     text = "".join(letter for letter in text if not unicodedata.combining(letter))
     if _text_width(text, font) <= width:
         return text

@@ -1,7 +1,7 @@
 """Layouts from and to the types that ComfyUI nodes exchange.
 
-Where a `from_…` function takes `phrases`, it is one phrase per object or a single one for all of them. The keyword
-arguments `prompt`, `background` and `negative` (`**scene`) go into the layout as they are. The result is validated.
+Every `from_…` function returns a validated layout. Its `phrases` are one per object, or a single one for all objects.
+Its keyword arguments `**scene` are the layout's `prompt`, `background` and `negative`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..errors import (
 from .layout import Box, Layout, LayoutObject
 from .pose import MARGIN, MIN_CONFIDENCE
 
-ELEMENT_GRID = 1000  # `elements` count in thousandths of the picture
-OVERSHOOT = 0.02  # detectors and drag canvases leave the picture by a few pixels
+ELEMENT_GRID = 1000  # coordinates of `elements` are in thousandths of the picture
+OVERSHOOT = 0.02  # boxes of detectors and drag canvases may end a few pixels outside the picture
 
 
 def from_bounding_boxes(
@@ -38,9 +38,9 @@ def from_bounding_boxes(
 ) -> Layout:
     """A layout from BOUNDING_BOX: `{x, y, width, height}` in pixels of a `width` × `height` picture.
 
-    `boxes` is one box, the boxes of one picture, or a list per image, of which `image` is taken; an image without boxes
-    (None, or none listed) gives an empty layout. Phrases not given are read from `label` or `metadata.desc` or
-    `metadata.text`. Boxes are cut at the border if they reach beyond it by at most 2 %.
+    `boxes` is one box, the boxes of one picture, or a list per image, of which `image` is taken. An image without boxes
+    gives an empty layout. Without `phrases`, a box's phrase is its `label`, `metadata.desc` or `metadata.text`. Boxes
+    are cut at the border if they reach beyond it by at most 2 %.
     """
     boxes = _boxes_of_image(boxes, image)
     if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
@@ -71,8 +71,8 @@ def to_bounding_boxes(layout: Layout, width: int, height: int) -> list[dict]:
 def from_elements(elements: list | dict | str, phrases: str | Sequence[str] | None = None, **scene: str) -> Layout:
     """A layout from elements `{type, bbox: [ymin, xmin, ymax, xmax] in thousandths, desc}`.
 
-    `elements` is a list, a dict that holds it as "elements", or either as JSON text. Phrases not given are read from
-    `desc`, or the `text` of a `text` element without `desc`.
+    `elements` is a list, a dict that holds it as "elements", or either as JSON text. Without `phrases`, an element's
+    phrase is its `desc`, or its `text` if it has no `desc`.
     """
     if isinstance(elements, str):
         elements = _parsed(elements, "elements")
@@ -230,7 +230,7 @@ def _number(holder: dict | Sequence, key: str | int, path: str) -> float:
 
 
 def _cut(box: Box) -> Box:
-    """Moves edges that overshoot the picture a little onto its border; the others are left for validation to refuse."""
+    """Moves edges a little outside the picture onto its border. Edges farther outside stay: validation refuses them."""
     return tuple(min(max(v, 0.0), 1.0) if -OVERSHOOT <= v <= 1 + OVERSHOOT else v for v in box)
 
 
