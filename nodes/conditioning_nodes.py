@@ -9,13 +9,13 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from realcompo_core.errors import BranchMismatchError, RealCompoError, TooManyObjectsError
 from realcompo_core.layout import Box, Layout
-from realcompo_core.layout.regions import coverage
+from realcompo_core.layout.regions import region_of
 
 from .schema import ADVANCED, schema, size_inputs
 from .types import LayoutType
 
 CELL = 8  # pixels per latent cell, as the host's own nodes assume
-REGION_CELLS = 256  # sides of a box's mask; the host scales it to the latent
+REGION_CELLS = 256  # sides of the mask of an object that has none; the host scales it to the latent
 EPSILON = 1e-5  # share of sampling between two ranges, which would both act at a common border
 
 
@@ -96,7 +96,7 @@ class ApplyLayoutRegions(io.ComfyNode):
             search_aliases=["regional prompting", "masked conditioning", "attention couple", "area composition"],
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="The whole prompt, encoded. It acts everywhere."),
-                LayoutType.Input("layout", tooltip="The objects and their boxes or masks."),
+                LayoutType.Input("layout", tooltip="The objects and their regions: masks, poses or boxes."),
                 io.Clip.Input("clip", tooltip="Encodes the phrases: the CLIP of the model that samples."),
                 io.Float.Input(
                     "strength",
@@ -129,7 +129,7 @@ class ApplyLayoutRegions(io.ComfyNode):
         for item in layout.objects if strength > 0 else ():
             sides = (REGION_CELLS, REGION_CELLS) if item.mask is None else item.mask.shape
             values = {
-                "mask": coverage(item, *sides).float()[None],
+                "mask": region_of(item).coverage(*sides).float()[None],
                 "mask_strength": strength,
                 "set_area_to_bounds": set_cond_area == "mask bounds",
             }

@@ -287,7 +287,7 @@ class LayoutFromKeypoints(io.ComfyNode):
         return schema(
             node_id="RealCompoLayoutFromKeypoints",
             display_name="Layout from Keypoints",
-            description="A layout from poses, one object per person; its box is drawn around the keypoints.",
+            description="A layout from poses, one object per person; its region has the shape of the pose.",
             search_aliases=["pose to layout", "openpose to layout"],
             inputs=[
                 PoseKeypointType.Input("keypoints", tooltip="Poses of OpenPose, DWPose or SDPose nodes."),
@@ -305,7 +305,7 @@ class LayoutFromKeypoints(io.ComfyNode):
                     extra_dict=ADVANCED,
                 ),
             ],
-            outputs=[LayoutType.Output(display_name="layout", tooltip="The persons, their boxes and keypoints.")],
+            outputs=[LayoutType.Output(display_name="layout", tooltip="The persons, their regions and boxes.")],
         )
 
     @classmethod

@@ -297,6 +297,16 @@ def attention(
             recording.write(files, picture, maps, wanted)
 
 
+def print_schema(wanted: bool) -> None:
+    if wanted:
+        import json
+
+        from realcompo_core.layout import layout_schema
+
+        typer.echo(json.dumps(layout_schema(), indent=2))
+        raise typer.Exit
+
+
 @app.command("layout")
 def layout_command(
     prompt: PromptArgument,
@@ -309,6 +319,12 @@ def layout_command(
     size: SizeOption = "512x512",
     output: Annotated[Path, typer.Option(help="Picture of the layout.")] = Path("layout.png"),
     json: Annotated[Path, typer.Option(help="The layout for `realcompo generate --layout`.")] = Path("layout.json"),
+    schema: Annotated[  # eager: it needs no prompt
+        bool,
+        typer.Option(
+            "--schema", help="Print the JSON Schema of layout files instead.", is_eager=True, callback=print_schema
+        ),
+    ] = False,
 ) -> None:
     """Propose a layout for a sentence: a table, a picture and a JSON file."""
     from realcompo_core.layout.drawing import draw_layout

@@ -1,8 +1,10 @@
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from PIL import Image
@@ -67,6 +69,16 @@ def test_layout_from_a_reply(tmp_path):
     assert "a cat" in result.output and "0.900" in result.output
     assert Image.open(picture).size == (300, 200)
     assert Layout.from_json(data.read_text(encoding="utf-8")).objects[0].box == (0.1, 0.2, 0.5, 0.9)
+
+
+def test_layout_prints_the_schema_of_its_files_and_asks_for_no_prompt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("layout", "--schema")
+    assert result.exit_code == 0 and names(tmp_path) == set()
+    schema = json.loads(result.stdout)
+    jsonschema.validate(Layout((LayoutObject("a cat", (0, 0, 1, 1)),)).to_dict(), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"version": 1}, schema)
 
 
 def test_layout_from_standard_input_notes_what_it_clipped(tmp_path):

@@ -9,13 +9,11 @@ from realcompo_core.layout.formats import (
     from_bounding_boxes,
     from_boxes_or_elements,
     from_elements,
-    from_index_mask,
     from_masks,
     from_pose_keypoints,
     split_phrases,
     to_bounding_boxes,
     to_elements,
-    to_pose_keypoints,
 )
 
 PIXELS = {"width": 400, "height": 200}
@@ -183,31 +181,13 @@ def test_phrases_are_split_at_lines_or_commas(text, phrases):
     assert split_phrases(text) == phrases
 
 
-def test_index_mask_gives_tight_boxes_and_masks():
-    index_mask = np.zeros((4, 8), int)
-    index_mask[1, 2:5] = 1
-    index_mask[3, 7] = 2
-    layout = from_index_mask(index_mask, ["a cat", "a dog"], prompt="p")
+def test_masks_keep_their_shape_beside_tight_boxes():
+    masks = np.zeros((2, 4, 8), bool)
+    masks[0, 1, 2:5] = True
+    masks[1, 3, 7] = True
+    layout = from_masks(masks, ["a cat", "a dog"], prompt="p")
     assert phrases_and_boxes(layout) == [("a cat", (0.25, 0.25, 0.625, 0.5)), ("a dog", (0.875, 0.75, 1, 1))]
-    assert np.array_equal(layout.objects[1].mask, index_mask == 2)
-
-
-def test_a_lone_phrase_is_not_taken_for_its_letters():
-    assert from_index_mask(np.array([[0, 1]]), "cat").objects[0].phrase == "cat"
-
-
-@pytest.mark.parametrize(
-    ("index_mask", "phrases", "error", "told"),
-    [
-        (np.array([[0, 1]]), ["a cat", "a dog"], errors.EmptyMaskError, "a dog"),
-        (np.array([[0, 1, 3]]), ["a cat"], errors.PhraseCountError, "3"),
-        (np.array([[0, 255]]), [], errors.PhraseCountError, "255"),
-        (np.array([0, 1]), ["a cat"], errors.MaskShapeError, r"\(2,\)"),
-    ],
-)
-def test_bad_index_masks_are_named(index_mask, phrases, error, told):
-    with pytest.raises(error, match=told):
-        from_index_mask(index_mask, phrases)
+    assert np.array_equal(layout.objects[1].mask, masks[1]) and layout.prompt == "p"
 
 
 def test_masks_are_inside_above_one_half():
@@ -258,11 +238,18 @@ def test_pose_in_shares_of_the_canvas_is_the_same_layout():
     assert (from_shares.box, from_shares.keypoints) == (from_pixels.box, from_pixels.keypoints)
 
 
-def test_pose_survives_the_round_trip():
-    layout = from_pose_keypoints(pose_of(STANDING, STANDING), ["a dancer", "a judge"])
-    (frame,) = to_pose_keypoints(layout, 200, 100)
-    assert (frame["canvas_width"], frame["canvas_height"]) == (200, 100)
-    assert frame["people"][1]["pose_keypoints_2d"] == pytest.approx(STANDING["pose_keypoints_2d"])
+@pytest.mark.parametrize(("min_confidence", "kept"), [(0.3, 0.2), (0.1, 1.0), (0.0, 1.0)])
+def test_keypoints_that_a_lower_min_confidence_lets_through_count_as_seen_later_too(min_confidence, kept):
+    """Only the box heeded min_confidence; drawings and regions had a threshold of their own."""
+    pose = pose_of(person((50, 20, 0.9), (60, 70, 0.2), (150, 95, 0.5)))
+    (item,) = from_pose_keypoints(pose, "a dancer", min_confidence=min_confidence).objects
+    assert [c for _, _, c in item.keypoints] == [0.9, kept, 0.5] + [0.0] * 15
+
+
+def test_keypoints_that_a_higher_min_confidence_refuses_count_as_unseen_later_too():
+    pose = pose_of(person((50, 20, 0.9), (60, 70, 0.8), (150, 95, 0.5)))
+    (item,) = from_pose_keypoints(pose, "a dancer", min_confidence=0.6).objects
+    assert [c for _, _, c in item.keypoints[:3]] == [0.9, 0.8, 0.0]
 
 
 def test_poses_and_phrases_must_agree():

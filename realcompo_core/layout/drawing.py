@@ -7,12 +7,13 @@ import unicodedata
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .layout import MIN_CONFIDENCE, Box, Layout, LayoutObject
+from .layout import Box, Layout, LayoutObject
+from .pose import MIN_CONFIDENCE, limbs_of
 
 RGB = tuple[int, int, int]
 Size = tuple[int, int]  # width, height
 
-# Ten hues that stay apart on paper-white and on photographs; `color_of` repeats them for further objects.
+# Ten hues that can be told apart on white and on photographs; `color_of` repeats them for further objects.
 COLORS = (
     (228, 60, 50),
     (40, 110, 220),
@@ -27,12 +28,7 @@ COLORS = (
 )
 PAPER = (247, 247, 245)
 PLATE = (25, 25, 30)
-TYPEWRITER = str.maketrans("‘’“”–—×", "''\"\"--x")  # Pillow's own font has ASCII only; accents are dropped
-LIMBS = (  # of OpenPose's 18 keypoints
-    *((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7)),
-    *((1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),
-    *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
-)
+ASCII_PUNCTUATION = str.maketrans("‘’“”–—×", "''\"\"--x")  # for Pillow's own font; accents are dropped
 
 
 def color_of(index: int) -> RGB:
@@ -43,8 +39,8 @@ def color_of(index: int) -> RGB:
 def draw_layout(layout: Layout, size: Size = (512, 512), background: Image.Image | None = None) -> Image.Image:
     """The layout as an RGB picture of `size` (width, height) pixels, over `background` scaled to that size.
 
-    Boxes carry their phrase on a plate of their colour; masks are filled; keypoints are dots, joined to a figure if
-    they are OpenPose's 18. The bottom says what the background is and what must be absent, if the layout does.
+    Each box has a label with its phrase, in the object's colour. Masks are filled. Keypoints are dots, joined by limbs
+    if they are OpenPose's 18. The layout's background and negative phrases, if any, are written at the bottom.
     """
     picture = Image.new("RGB", size, PAPER) if background is None else background.convert("RGB").resize(size)
     line = max(1, min(size) // 200)
@@ -69,14 +65,14 @@ def _area(box: Box) -> float:
 
 
 def _pixels(box: Box, size: Size) -> tuple[int, int, int, int]:
-    """First and last pixel of the box, both inside the picture."""
+    """Left, top, right and bottom pixel of the box, all inside the picture and at least one pixel in size."""
     x0, y0 = (min(round(box[i] * size[i]), size[i] - 1) for i in (0, 1))
     x1, y1 = (max(round(box[i + 2] * size[i]) - 1, low) for i, low in enumerate((x0, y0)))
     return x0, y0, x1, y1
 
 
 def _fill(item: LayoutObject, size: Size) -> Image.Image:
-    """Opacity (0..255) of the object's colour: its mask, or a fainter box."""
+    """The opacity (0..255) of the object's colour at every pixel: inside its mask, or fainter inside its box."""
     if item.mask is not None:
         opacity = Image.fromarray(np.where(item.mask > 0.5, 130, 0).astype(np.uint8))
         return opacity.resize(size, Image.Resampling.BILINEAR)
@@ -87,9 +83,8 @@ def _fill(item: LayoutObject, size: Size) -> Image.Image:
 
 def _draw_keypoints(draw: ImageDraw.ImageDraw, item: LayoutObject, size: Size, color: RGB, line: int) -> None:
     points = [(x * size[0], y * size[1]) if c > MIN_CONFIDENCE else None for x, y, c in item.keypoints]
-    for a, b in LIMBS if len(points) == 18 else ():
-        if points[a] and points[b]:
-            draw.line((*points[a], *points[b]), fill=color, width=2 * line)
+    for a, b in limbs_of(item.keypoints):
+        draw.line((*points[a], *points[b]), fill=color, width=2 * line)
     for point in filter(None, points):
         draw.circle(point, 2 * line, fill="white", outline=color, width=line)
 
@@ -116,9 +111,9 @@ def _draw_label(
     bottom: int,
     plates: list[Box],
 ) -> Box:
-    """Writes the phrase at its box, above `bottom`, where it hides the least of the other labels' `plates`.
+    """Writes the phrase at its box, above `bottom`, where it covers the least of the other labels (`plates`).
 
-    Returns its own plate.
+    Returns the label's rectangle.
     """
     x0, y0, x1, y1 = _pixels(item.box, size)
     text = shortened(item.phrase, font, max(size[0] * 2 // 3, x1 - x0))
@@ -151,7 +146,7 @@ def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text on one line of at most `width` pixels, cut with an ellipsis if need be."""
-    text = unicodedata.normalize("NFKD", " ".join(text.split())[:300]).translate(TYPEWRITER)
+    text = unicodedata.normalize("NFKD", " ".join(text.split())[:300]).translate(ASCII_PUNCTUATION)
     text = "".join(letter for letter in text if not unicodedata.combining(letter))
     if _text_width(text, font) <= width:
         return text

@@ -1,7 +1,7 @@
 """Layouts from and to the types that ComfyUI nodes exchange.
 
-Where a `from_…` function takes `phrases`, it is one phrase per object or a single one for all of them. The keyword
-arguments `prompt`, `background` and `negative` (`**scene`) go into the layout as they are. The result is validated.
+Every `from_…` function returns a validated layout. Its `phrases` are one per object, or a single one for all objects.
+Its keyword arguments `**scene` are the layout's `prompt`, `background` and `negative`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..errors import (
     MaskShapeError,
     PhraseCountError,
 )
-from .layout import MIN_CONFIDENCE, Box, Layout, LayoutObject
+from .layout import Box, Layout, LayoutObject
+from .pose import MARGIN, MIN_CONFIDENCE
 
-ELEMENT_GRID = 1000  # `elements` count in thousandths of the picture
-OVERSHOOT = 0.02  # detectors and drag canvases leave the picture by a few pixels
-POSE_PADDING = 0.1  # joints end before the head, hands and feet do
+ELEMENT_GRID = 1000  # coordinates of `elements` are in thousandths of the picture
+OVERSHOOT = 0.02  # boxes of detectors and drag canvases may end a few pixels outside the picture
 
 
 def from_bounding_boxes(
@@ -38,9 +38,9 @@ def from_bounding_boxes(
 ) -> Layout:
     """A layout from BOUNDING_BOX: `{x, y, width, height}` in pixels of a `width` × `height` picture.
 
-    `boxes` is one box, the boxes of one picture, or a list per image, of which `image` is taken; an image without boxes
-    (None, or none listed) gives an empty layout. Phrases not given are read from `label` or `metadata.desc` or
-    `metadata.text`. Boxes are cut at the border if they reach beyond it by at most 2 %.
+    `boxes` is one box, the boxes of one picture, or a list per image, of which `image` is taken. An image without boxes
+    gives an empty layout. Without `phrases`, a box's phrase is its `label`, `metadata.desc` or `metadata.text`. Boxes
+    are cut at the border if they reach beyond it by at most 2 %.
     """
     boxes = _boxes_of_image(boxes, image)
     if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
@@ -71,8 +71,8 @@ def to_bounding_boxes(layout: Layout, width: int, height: int) -> list[dict]:
 def from_elements(elements: list | dict | str, phrases: str | Sequence[str] | None = None, **scene: str) -> Layout:
     """A layout from elements `{type, bbox: [ymin, xmin, ymax, xmax] in thousandths, desc}`.
 
-    `elements` is a list, a dict that holds it as "elements", or either as JSON text. Phrases not given are read from
-    `desc`, or the `text` of a `text` element without `desc`.
+    `elements` is a list, a dict that holds it as "elements", or either as JSON text. Without `phrases`, an element's
+    phrase is its `desc`, or its `text` if it has no `desc`.
     """
     if isinstance(elements, str):
         elements = _parsed(elements, "elements")
@@ -115,25 +115,6 @@ def to_elements(layout: Layout) -> list[dict]:
     return elements
 
 
-def from_index_mask(index_mask: np.ndarray, phrases: str | Sequence[str], **scene: str) -> Layout:
-    """A layout from an int (height, width) array: 0 is background, i marks `phrases[i - 1]`.
-
-    Each object gets its mask and the box around it. `PhraseCountError` if the mask holds an index without a phrase,
-    `EmptyMaskError` if a phrase's index is nowhere.
-    """
-    phrases = [phrases] if isinstance(phrases, str) else phrases
-    index_mask = np.asarray(index_mask)
-    if index_mask.ndim != 2:
-        raise MaskShapeError(f"index mask of shape {index_mask.shape}, expected (height, width)")
-    indices = np.arange(1, len(phrases) + 1)
-    unknown = np.setdiff1d(index_mask, [0, *indices])
-    if unknown.size:
-        raise PhraseCountError(
-            f"the mask holds {short(unknown.tolist())}, {len(phrases)} phrases name 1..{len(phrases)}"
-        )
-    return from_masks(index_mask == indices[:, None, None], phrases, **scene)
-
-
 def from_masks(masks: np.ndarray, phrases: str | Sequence[str], **scene: str) -> Layout:
     """A layout from a (objects, height, width) array, > 0.5 inside. Each object gets its mask and the box around it."""
     masks = np.asarray(masks)
@@ -156,8 +137,11 @@ def from_pose_keypoints(
 ) -> Layout:
     """A layout from POSE_KEYPOINT, one object per person of image `image`.
 
-    `pose` lists `{canvas_width, canvas_height, people: [{pose_keypoints_2d: [x, y, confidence, …]}]}`. The box of a
-    person is the extent of the keypoints above `min_confidence`, padded by a tenth of its longer side.
+    `pose` lists `{canvas_width, canvas_height, people: [{pose_keypoints_2d: [x, y, confidence, …]}]}`, coordinates in
+    pixels or as shares of the canvas. Keypoints above `min_confidence` count as seen. Their extent, padded by a tenth
+    of its longer side, is the person's box; their neighbourhood is the region (`regions.KeypointRegion`). The
+    layout counts keypoints above `MIN_CONFIDENCE` as seen: where `min_confidence` decides otherwise about a keypoint,
+    its confidence becomes 1 or 0.
     """
     frames = [pose] if isinstance(pose, dict) else pose
     if image >= len(frames):
@@ -170,12 +154,14 @@ def from_pose_keypoints(
     canvas = tuple(_number(frame, f"canvas_{side}", f"pose[{image}]") for side in ("width", "height"))
     # Some nodes write shares of the canvas. No pose in pixels lies within 2 pixels of the corner; a share may pass 1.
     seen = [abs(coordinate) for points in poses for x, y, c in points if c > min_confidence for coordinate in (x, y)]
-    if max(seen, default=0) > 2:
-        poses = [tuple((x / canvas[0], y / canvas[1], c) for x, y, c in points) for points in poses]
+    scale = canvas if max(seen, default=0) > 2 else (1, 1)
+    poses = [
+        tuple((x / scale[0], y / scale[1], _confidence(c, min_confidence)) for x, y, c in points) for points in poses
+    ]
     phrases = _one_phrase_each(phrases, len(poses), "people")
     objects = []
     for i, (points, phrase) in enumerate(zip(poses, phrases, strict=True)):
-        confident = [(x, y) for x, y, c in points if c > min_confidence]
+        confident = [(x, y) for x, y, c in points if c > MIN_CONFIDENCE]
         if len(confident) < 2:
             raise EmptyBoxError(
                 f"people[{i}] ({phrase}): {len(confident)} keypoints above confidence {min_confidence}, "
@@ -183,16 +169,6 @@ def from_pose_keypoints(
             )
         objects.append(LayoutObject(phrase, _box_of_pose(confident, canvas), keypoints=points))
     return Layout(tuple(objects), **scene).validate()
-
-
-def to_pose_keypoints(layout: Layout, width: int, height: int) -> list[dict]:
-    """The objects that have keypoints as POSE_KEYPOINT of one image, in pixels."""
-    people = [
-        {"pose_keypoints_2d": [value for x, y, c in item.keypoints for value in (x * width, y * height, c)]}
-        for item in layout.objects
-        if item.keypoints
-    ]
-    return [{"canvas_width": width, "canvas_height": height, "people": people}]
 
 
 def split_phrases(text: str) -> list[str]:
@@ -254,7 +230,7 @@ def _number(holder: dict | Sequence, key: str | int, path: str) -> float:
 
 
 def _cut(box: Box) -> Box:
-    """Moves edges that overshoot the picture a little onto its border; the others are left for validation to refuse."""
+    """Moves edges a little outside the picture onto its border. Edges farther outside stay: validation refuses them."""
     return tuple(min(max(v, 0.0), 1.0) if -OVERSHOOT <= v <= 1 + OVERSHOOT else v for v in box)
 
 
@@ -281,10 +257,16 @@ def _triples(person: dict, path: str) -> tuple[tuple[float, float, float], ...]:
     return tuple(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
 
 
+def _confidence(given: float, threshold: float) -> float:
+    """`given`, or 1 or 0 if it is above only one of `threshold` and `MIN_CONFIDENCE`."""
+    seen = given > threshold
+    return given if seen == (given > MIN_CONFIDENCE) else float(seen)
+
+
 def _box_of_pose(points: list[tuple[float, float]], canvas: tuple[float, float]) -> Box:
     """Extent of normalised points, padded by the same number of canvas pixels on all sides, cut at the border."""
     lows, highs = zip(*((min(axis), max(axis)) for axis in zip(*points, strict=True)), strict=True)
-    padding = POSE_PADDING * max((high - low) * side for low, high, side in zip(lows, highs, canvas, strict=True))
+    padding = MARGIN * max((high - low) * side for low, high, side in zip(lows, highs, canvas, strict=True))
     x0, y0 = (max(low - padding / side, 0.0) for low, side in zip(lows, canvas, strict=True))
     x1, y1 = (min(high + padding / side, 1.0) for high, side in zip(highs, canvas, strict=True))
     return x0, y0, x1, y1

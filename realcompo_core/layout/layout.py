@@ -23,9 +23,8 @@ from ..errors import (
 from ..text.words import match_phrases
 
 MAX_OBJECTS = 30  # what GLIGEN was trained with
-MAX_MASK_SIDE = 8192  # a few bytes of run lengths must not ask for gigabytes
+MAX_MASK_SIDE = 8192  # so that a few bytes of run lengths cannot ask for gigabytes
 BOX_TOLERANCE = 1e-6  # float32 boxes that touch the border overshoot 0..1 by rounding
-MIN_CONFIDENCE = 0.3  # keypoints below count as not seen; what OpenPose and DWPose draw
 VERSION = 1
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
@@ -36,7 +35,8 @@ class LayoutObject:
     """One object: its phrase and its place.
 
     `box` is (x0, y0, x1, y1), normalised to 0..1, y down. `mask` is an optional (height, width) array, > 0.5 inside.
-    `keypoints` are optional (x, y, confidence) triples, x and y normalised.
+    `keypoints` are optional (x, y, confidence) triples, x and y normalised; they may lie outside the picture. All that
+    is given is kept. `regions.region_of` takes the mask, else the keypoints, else the box; GLIGEN takes the box.
     """
 
     phrase: str
@@ -47,7 +47,7 @@ class LayoutObject:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A scene: objects, a phrase for the background, a phrase for what must be absent, and the prompt it came from."""
+    """Objects, a phrase for the background, a phrase for what must be absent, and the prompt that the layout is for."""
 
     objects: tuple[LayoutObject, ...] = ()
     background: str = ""
@@ -55,7 +55,7 @@ class Layout:
     prompt: str = ""
 
     def validate(self, prompt: str | None = None) -> Layout:
-        """Returns the layout itself if it can be used, else raises the `LayoutError` that names what is wrong.
+        """Returns the layout itself. Raises the `LayoutError` that says what is wrong with it.
 
         With `prompt`, every phrase must occur in it (`PhraseNotInPromptError`). A layout without objects is valid.
         """
@@ -88,7 +88,7 @@ class Layout:
 
     @classmethod
     def from_dict(cls, data: dict) -> Layout:
-        """The validated layout that `to_dict` wrote. `LayoutFormatError` names the field that does not fit."""
+        """The layout that `to_dict` wrote, validated. Raises `LayoutFormatError`, which names the field at fault."""
         _check_fields(data, "layout", required=("version", "objects"), optional=("prompt", "background", "negative"))
         if type(data["version"]) is not int or data["version"] != VERSION:
             raise LayoutFormatError(f"layout.version: {short(data['version'])}, this release reads version {VERSION}")
@@ -102,7 +102,7 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str) -> Layout:
-        """Reads what `to_json` wrote; errors as `from_dict`."""
+        """The layout that `to_json` wrote; raises as `from_dict`."""
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -15,14 +15,15 @@ from .text import TextProvider
 
 
 class LayoutProvider(Protocol):
-    """Whatever turns a sentence into a layout."""
+    """Turns a sentence into a layout."""
 
     name: str
 
     def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
         """The layout of `prompt` for a picture of `size` = (width, height) pixels.
 
-        `ProviderError` if the provider does not answer, `ReplyError` if its answer is no usable layout, `Cancelled`.
+        Raises `ProviderError` if the provider does not answer, `ReplyError` if its answer holds no usable layout, and
+        `Cancelled` if the caller asked to stop.
         """
 
 
@@ -43,8 +44,9 @@ def get_provider(
 ) -> LayoutProvider:
     """The provider `name`: "rules" (no model), "text" (parses `reply`) or a provider profile (see `profiles`).
 
-    `seed`, `timeout` in seconds, `cache`, `cancelled` and `on_reply` concern language models. A layout from the cache
-    has no reply to call `on_reply` with. An unknown name is a `ProviderError`.
+    `seed`, `timeout` (seconds), `cache`, `cancelled` and `on_reply` concern language models, see `OpenAIProvider`. With
+    `cache`, a layout that was proposed before is reused; `on_reply` is not called then. Raises `ProviderError` for an
+    unknown name.
     """
     if name == "rules":
         return RulesProvider()

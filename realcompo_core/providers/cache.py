@@ -17,9 +17,8 @@ from .openai_server import OpenAIProvider
 class CachedProvider:
     """Asks `provider` once per request; afterwards the layout comes from `folder`.
 
-    A request is the provider's `request_key` (address, model, seed, template, prompt, size). Only usable layouts are
-    stored: a reply that does not parse raises before. A damaged file counts as absent, and a folder that cannot be
-    written costs a warning, not the layout.
+    A request is the provider's `request_key` (address, model, seed, template, prompt, size). A reply that cannot be
+    parsed raises and is not stored. A damaged file counts as absent. A folder that cannot be written gives a warning.
     """
 
     def __init__(self, provider: OpenAIProvider, folder: Path | None = None):

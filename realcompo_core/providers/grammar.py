@@ -1,10 +1,13 @@
-"""Sentence -> scene graph, by a small closed grammar of English captions.
+"""Parses a sentence into a scene graph, by a small closed grammar of English captions.
 
-A caption is read as noun phrases held together by connectors. A relation relates the noun phrases next to it: "a cup on
-a table next to a lamp" puts the table next to the lamp; what follows a verb is still about its subject. What "and"
-joins shares directions: in "a dog and a cat to the left of a car" both are, and in "a dog above a cat and a car" the
-dog is above both, so that the sentence is satisfied whichever way it was meant. "the cat" is a cat named before;
-"a cat" is a new one, except in a second statement about the same pair: "a cat above a dog and a dog above a cat".
+A caption is a sequence of noun phrases and connectors.
+
+- A preposition relates the noun phrases on either side of it: "a cup on a table next to a lamp" puts the table next to
+  the lamp. After a verb, the subject stays the same: "a man wearing a hat next to a car" puts the man next to the car.
+- Noun phrases joined by "and" share a direction. In "a dog and a cat to the left of a car" both are on the left. In
+  "a dog above a cat and a car" the dog is above both: the sentence may mean the cat alone, and this satisfies either.
+- "the cat" is the cat that was named before. "a cat" is a new one, except in a second statement about the same pair:
+  "a cat above a dog and a dog above a cat".
 """
 
 from __future__ import annotations
@@ -35,17 +38,19 @@ from .lexicon import (
 )
 
 MAX_PROMPT = 4000  # characters; a caption, not a document
-GROWING = {"left_of", "above", "surrounded_by"}  # relations whose right side goes on over "and"
-BARE_PLURAL = 2  # how many "cats" are
-BARE_SURROUNDING = 4  # and how many in "surrounded by cats"
+OPEN_ENDED = {"left_of", "above", "surrounded_by"}  # hold for every group that "and" joins on their right side
+BARE_PLURAL = 2  # the number of "cats" without a number word
+BARE_SURROUNDING = 4  # the same in "surrounded by cats"
 HINT = "Say it as in 'a red circle to the left of a blue square', choose another provider, or draw the layout by hand."
 
 
 @dataclass(eq=False)
 class Group:
-    """`count` objects of one phrase. `exact` is False where the prompt gives no number: "cats", "several cats".
+    """`count` objects of one phrase.
 
-    `scale` is the size that the attributes ask for, 1 by default. `text` is the phrase as the prompt has it.
+    `noun` is the head noun in the singular, `attributes` are the words before it. `scale` is the size that they ask
+    for, 1 by default. `exact` is False where the prompt gives no number: "cats", "several cats". `text` is the noun
+    phrase as the prompt has it.
     """
 
     phrase: str
@@ -72,6 +77,8 @@ class GroupRelation:
 
 @dataclass
 class SceneGraph:
+    """What a prompt states. `absent` are the phrases of what must not be there, `background` those of the setting."""
+
     groups: list[Group] = field(default_factory=list)
     relations: list[GroupRelation] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
@@ -79,7 +86,7 @@ class SceneGraph:
 
 
 def parse(prompt: str) -> SceneGraph:
-    """The scene that `prompt` states.
+    """The scene graph that `prompt` states.
 
     Raises ProviderError for a prompt that names no object and no absence, that is longer than 4000 characters, or whose
     relation has no right side; TooManyObjectsError for more than 30 objects.
@@ -89,11 +96,11 @@ def parse(prompt: str) -> SceneGraph:
             f"prompt {_short(prompt)} has {len(prompt)} characters, rules reads up to {MAX_PROMPT}. {HINT}"
         )
     frame, tokens = split_prompt(prompt)
-    reader = _Reader(prompt)
+    parser = _Parser(prompt)
     for token, following in zip_longest(tokens, tokens[1:]):
-        reader.read(token, following)
-    reader.end_clause()
-    scene = reader.scene
+        parser.add(token, following)
+    parser.end_clause()
+    scene = parser.scene
     scene.background = [text for text in [frame, *scene.background] if text]
     _merge_repeated_pairs(scene)
     if not scene.groups and not scene.absent:
@@ -120,60 +127,63 @@ class _Statement(NamedTuple):
         return 2 if self.name == "between" else 1
 
 
-class _Reader:
-    """Builds the scene token by token.
+class _Parser:
+    """Builds the scene graph token by token.
 
-    `run` are the groups since the last relation or position, `joints` what joins each of them to the one before.
-    `subjects` are those that the last relation or position was about: "a cup on a table and next to a lamp".
+    `statement` is the relation whose right side is not complete yet. `pending` are the groups since the last relation
+    or position, `conjunctions` what joins each of them to the one before ("and", "," or None). `subjects` are the
+    groups that the last relation or position was about: the cup in "a cup on a table and next to a lamp". `negated`
+    holds after "without" or "no". `positions` were stated before their subject: "on the left, a dog".
     """
 
     def __init__(self, prompt: str):
         self.prompt = prompt
         self.scene = SceneGraph()
         self.negated = False
-        self.positions: list[str] = []  # stated before their subject: "on the left, a dog"
+        self.positions: list[str] = []
         self._start_clause()
 
     def _start_clause(self) -> None:
         self.statement: _Statement | None = None
-        self.run: list[Group] = []
-        self.joints: list[str | None] = []
+        self.pending: list[Group] = []
+        self.conjunctions: list[str | None] = []
         self.subjects: list[Group] = []
-        self.joint: str | None = None
-        self.linked = False
+        self.conjunction: str | None = None
+        self.after_link = False
 
     def end_clause(self) -> None:
         if self.statement:
             self._require_right_side()
-            self._state(self.statement, len(self.run))
+            self._state(self.statement, len(self.pending))
         self._start_clause()
 
-    def read(self, token: Token, following: Token | None) -> None:
+    def add(self, token: Token, following: Token | None) -> None:
         if token.kind == "noun":
-            self._read_noun(token.text, following)
-            self.joint = None
-        elif token.kind == "joint":
-            self.joint = "and" if "and" in (token.value, self.joint) else ","
+            self._add_noun(token.text, following)
+            self.conjunction = None
+        elif token.kind == "conjunction":
+            self.conjunction = "and" if "and" in (token.value, self.conjunction) else ","
         elif token.kind in ("relation", "verb"):
             subjects = self._take_subjects()
             self.statement = _Statement(*token.value, token.text, subjects, token.kind == "verb")
         elif token.kind == "position":
-            self._read_position(token.text, following)
+            self._add_position(token.text, following)
         elif token.kind == "without":
             self.negated = True
-            self.joint = None
+            self.conjunction = None
         elif token.kind == "break":
             self.end_clause()
             self.negated = False
-        self.linked = token.kind == "link"
+        self.after_link = token.kind == "link"
 
-    def _read_noun(self, text: str, following: Token | None) -> None:
+    def _add_noun(self, text: str, following: Token | None) -> None:
         words = text.split()
-        if self.linked and self.run and all(word in ADJECTIVES | {"and"} for word in words):  # "a car that is red"
-            group = self.run[-1]
+        adjectives_only = all(word in ADJECTIVES | {"and"} for word in words)
+        if self.after_link and self.pending and adjectives_only:  # "a car that is red"
+            group = self.pending[-1]
             group.phrase = _with_article(f"{text} {group.phrase.split(' ', 1)[-1]}")
             return
-        asks = self.statement is not None and not self.run
+        awaited = self.statement is not None and not self.pending
         if words[-1] in PRONOUNS and all(word in DETERMINERS | PRONOUNS for word in words):
             if not self.negated:
                 raise ProviderError(
@@ -181,34 +191,34 @@ class _Reader:
                 )
             self.statement = None
             return
-        group = _read_group(text)
+        group = _parse_group(text)
         if group is None:
             return
-        if group.count == 0 or (self.negated and not asks and (self.joint is None or not starts_phrase(text))):
+        if group.count == 0 or (self.negated and not awaited and (self.conjunction is None or not starts_phrase(text))):
             self.negated = True
             self.scene.absent.append(_without_determiner(text))
             return
         self.negated = False
         place = group.noun in PLACES and group.count == 1
         style = not STYLE.isdisjoint(words)
-        if asks and (place or style) and self.statement.name in ("on", "inside", "next_to", "under"):
+        if awaited and (place or style) and self.statement.name in ("on", "inside", "next_to", "under"):
             self.subjects, self.statement = self.statement.subjects, None
-            self.run, self.joints = list(self.subjects), ["and"] * len(self.subjects)
+            self.pending, self.conjunctions = list(self.subjects), ["and"] * len(self.subjects)
             self.scene.background.append(text)
         elif place and not self.scene.groups and following and following.kind in ("break", "without"):
             self.scene.background.append(text)  # "a kitchen with a table"
-        elif not asks and not starts_phrase(text) and style:
+        elif not awaited and not starts_phrase(text) and style:
             self.scene.background.append(text)  # ", cinematic lighting"
         else:
-            if asks and self.statement.text == "in" and group.noun in CLOTHES:  # "a man in a hat"
+            if awaited and self.statement.text == "in" and group.noun in CLOTHES:  # "a man in a hat"
                 self.statement = self.statement._replace(flipped=True)
-            self._add(self._named_before(group, words) or group)
+            self._add_group(self._named_before(group, words) or group)
 
-    def _add(self, group: Group) -> None:
+    def _add_group(self, group: Group) -> None:
         if group not in self.scene.groups:
             self.scene.groups.append(group)
-        self.run.append(group)
-        self.joints.append(self.joint)
+        self.pending.append(group)
+        self.conjunctions.append(self.conjunction)
         for name in self.positions:
             self._locate(group, name, name.replace("_", " the "))
         self.positions = []
@@ -216,18 +226,18 @@ class _Reader:
     def _named_before(self, group: Group, words: list[str]) -> Group | None:
         if words[0] not in DEFINITE:
             return None
-        subjects = self.statement.subjects if self.statement and not self.run else []
+        subjects = self.statement.subjects if self.statement and not self.pending else []
         for known in reversed(self.scene.groups):
             if known.noun == group.noun and known.attributes >= group.attributes and known not in subjects:
                 return known
         return None
 
-    def _read_position(self, text: str, following: Token | None) -> None:
+    def _add_position(self, text: str, following: Token | None) -> None:
         names = dict.fromkeys(POSITIONS[word] for word in text.replace("-", " ").split() if word in POSITIONS)
         if {"at_top", "at_bottom", "at_left", "at_right"} & names.keys():
             names.pop("at_middle", None)  # "at the top middle"
-        starts = self.joint is not None and following is not None and following.kind == "noun"
-        if starts or not (self.run or self.subjects):
+        starts = self.conjunction is not None and following is not None and following.kind == "noun"
+        if starts or not (self.pending or self.subjects):
             self.end_clause()
             self.positions = list(names)
             return
@@ -239,19 +249,20 @@ class _Reader:
         self.scene.relations.append(GroupRelation(name, (subject,), f"{subject.text} {text}"))
 
     def _take_subjects(self) -> list[Group]:
-        """What the relation or position read now is about. States the relation before it."""
-        fresh = self.run
+        """The groups that the relation or position at hand is about. Records the relation before it."""
+        fresh = self.pending
         if self.statement:
             self._require_right_side()
-            first = len(self.run) if self.joint else self.statement.others
+            first = len(self.pending) if self.conjunction else self.statement.others
             self._state(self.statement, first)
-            fresh = self.run[first:]
+            fresh = self.pending[first:]
         if fresh:
-            joints = self.joints[len(self.run) - len(fresh) + 1 :]
-            subjects = fresh if joints[-1:] == ["and"] and None not in joints else fresh[-1:]
+            conjunctions = self.conjunctions[len(self.pending) - len(fresh) + 1 :]
+            subjects = fresh if conjunctions[-1:] == ["and"] and None not in conjunctions else fresh[-1:]
         elif self.statement:
-            stays = self.joint or self.statement.verb  # "a man wearing a hat next to a car": the man is next to it
-            subjects = self.statement.subjects if stays else self.run[-1:]
+            # "a man wearing a hat next to a car": the man is next to it
+            stays = self.conjunction or self.statement.verb
+            subjects = self.statement.subjects if stays else self.pending[-1:]
         else:
             subjects = self.subjects
         self._start_clause()
@@ -259,15 +270,15 @@ class _Reader:
         return subjects
 
     def _state(self, statement: _Statement, size: int) -> None:
-        """Record `statement` with its right side among the first `size` groups of the run."""
-        subjects, others = statement.subjects, self.run[:size]
+        """Records `statement`, whose right side is among the first `size` pending groups."""
+        subjects, others = statement.subjects, self.pending[:size]
         if not subjects:  # "on a table, a cup"
-            subjects, others = self.run[statement.others :], self.run[: statement.others]
-        elif statement.name not in GROWING or set(self.joints[1:size]) - {"and"}:
+            subjects, others = self.pending[statement.others :], self.pending[: statement.others]
+        elif statement.name not in OPEN_ENDED or set(self.conjunctions[1:size]) - {"and"}:
             others = others[: statement.others]
         if statement.flipped:
             subjects, others = others, subjects
-        if statement.name in ("next_to", "surrounded_by"):  # not all that "and" joins finds room there
+        if statement.name in ("next_to", "surrounded_by"):  # there is no room for every group that "and" joins
             subjects = subjects[-1:]
         for subject in subjects:
             if statement.name in ("between", "surrounded_by"):
@@ -286,15 +297,15 @@ class _Reader:
         self.scene.relations.append(GroupRelation(statement.name, (subject, *others), text))
 
     def _require_right_side(self) -> None:
-        size = len(self.run)
-        if size < self.statement.others and not (size == 1 and self.run[0].count > 1):  # "between two cats"
+        size = len(self.pending)
+        if size < self.statement.others and not (size == 1 and self.pending[0].count > 1):  # "between two cats"
             raise ProviderError(
                 f"rules misses what stands after {self.statement.text!r} in prompt {_short(self.prompt)}. {HINT}"
             )
 
 
-def _read_group(text: str) -> Group | None:
-    """The group that a noun phrase names, of count 0 for "no cats"; None where it holds no noun."""
+def _parse_group(text: str) -> Group | None:
+    """The group that a noun phrase names, with count 0 for "no cats"; None for a text without a noun."""
     words = text.split()
     count, vague, determined = None, False, False
     while words:
@@ -359,7 +370,7 @@ def _listing(groups: list[Group]) -> str:
 
 
 def _merge_repeated_pairs(scene: SceneGraph) -> None:
-    """A second statement about two phrases that are related already is about the same two groups."""
+    """Makes a second statement about two phrases that are related already one about the same two groups."""
     same: dict[Group, Group] = {}
     seen: dict[tuple, tuple[Group, ...]] = {}
     for relation in scene.relations:

@@ -1,4 +1,4 @@
-"""The words and connectors that `grammar` knows, and the split of a prompt into tokens by them."""
+"""The words and connectors that `grammar` knows, and the split of a prompt into tokens at the connectors."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ _NOUNS_IN_ING = (
     "railing|stocking|pudding"
 )
 
-# Kind, value, pattern; where several fit, the first one wins. The value of a relation is its name and whether its sides
-# change places: "b below a" is "a above b".
+# Kind, value and pattern of tokens; where several patterns match, the first one wins. The value of a relation is its
+# name and whether its sides change places: "b below a" is "a above b".
 _CONNECTORS = [
     ("ignored", None, "in a (?:row|line)|side by side|(?:next to|beside|near) each other|together(?! with)"),
     ("ignored", None, f"in (?:the|this) {_PICTURE}"),
@@ -103,8 +103,8 @@ _CONNECTORS = [
     ),
     ("without", None, "without|lacking|free of|devoid of"),
     ("break", None, "along with|together with|accompanied by|with|showing|featuring|including|has|have|having"),
-    ("joint", "and", "and also|and|or|nor|as well as|plus|while|whereas|but"),
-    ("joint", ",", ","),
+    ("conjunction", "and", "and also|and|or|nor|as well as|plus|while|whereas|but"),
+    ("conjunction", ",", ","),
     ("break", None, r"\."),
     (
         "link",
@@ -135,13 +135,23 @@ _FRAME_END = re.compile(" (?:of|with|showing|depicting|containing|featuring|wher
 
 
 class Token(NamedTuple):
-    kind: str  # noun, relation, verb (a relation, too), position, joint, break, without, link
+    """A noun phrase or a connector of a prompt.
+
+    `kind` is noun, relation, verb (a relation, too), position, conjunction, break, without, or link ("is", "which").
+    `value` is, for a relation or a verb, the relation's name and whether its sides change places; for a conjunction,
+    "and" or ",".
+    """
+
+    kind: str
     text: str
     value: tuple[str, bool] | str | None = None
 
 
 def split_prompt(prompt: str) -> tuple[str, list[Token]]:
-    """Frame and tokens: "A photo of a cat on a mat" -> "a photo", [noun "a cat", relation "on", noun "a mat"]."""
+    """The phrase that names the picture itself, and the tokens of the rest.
+
+    "A photo of a cat on a mat" -> "a photo", [noun "a cat", relation "on", noun "a mat"].
+    """
     text = _normalised(prompt)
     start = 0
     while match := _FRAME.match(text, start):
@@ -160,7 +170,7 @@ def split_prompt(prompt: str) -> tuple[str, list[Token]]:
 
 
 def starts_phrase(text: str) -> bool:
-    """Whether a noun phrase begins with a determiner or a number."""
+    """Whether `text` begins with a determiner or a number."""
     first = text.split()[0]
     return first in DETERMINERS or first in NUMBERS or first in VAGUE_NUMBERS or first.isdecimal()
 
@@ -180,7 +190,7 @@ def _normalised(prompt: str) -> str:
 
 
 def _mark(gap: str) -> str:
-    """What stands between two words, as a connector."""
+    """The connector that the punctuation between two words stands for: ".", ",", "and", or "" for none."""
     if re.search(r"[.;:!?\n]", gap):
         return "."
     if re.search(r"[,|\u2013\u2014]", gap):
@@ -193,16 +203,16 @@ def _with_adjectives_joined(tokens: list[Token]) -> list[Token]:
     joined: list[Token] = []
     for token in tokens:
         kinds = [previous.kind for previous in joined[-2:]] + [token.kind]
-        if kinds == ["noun", "joint", "noun"] and not starts_phrase(token.text):
-            start, joint = joined[-2:]
+        if kinds == ["noun", "conjunction", "noun"] and not starts_phrase(token.text):
+            start, conjunction = joined[-2:]
             if start.text.split()[-1] in ADJECTIVES:
                 joined[-2:] = []
-                token = Token("noun", f"{start.text} {'and ' if joint.value == 'and' else ''}{token.text}")
+                token = Token("noun", f"{start.text} {'and ' if conjunction.value == 'and' else ''}{token.text}")
         joined.append(token)
     return joined
 
 
 def _without_idle_verbs(tokens: list[Token]) -> list[Token]:
-    """A verb before a noun relates ("chasing a ball"), before anything else it adds nothing ("sitting on")."""
+    """The tokens without verbs that state no relation: those before anything but a noun, as in "sitting on"."""
     followed = zip_longest(tokens, tokens[1:])
     return [token for token, after in followed if token.kind != "verb" or (after and after.kind == "noun")]

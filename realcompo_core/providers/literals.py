@@ -23,7 +23,7 @@ CONSTANTS = {
     "-Infinity": -math.inf,
 }
 OPENING = re.compile(r"[\[({]")
-INNER = re.compile(r"[\[({\"']")  # what a literal holds and prose in brackets begins without
+INNER = re.compile(r"[\[({\"']")  # the start of an item; a remark in brackets has none
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 
 # An apostrophe between letters belongs to the phrase: ('the dog's bowl', [...]).
@@ -45,7 +45,8 @@ ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 class LiteralReader:
     """Reads JSON and Python literals, also mixtures of both: strings, numbers, lists, tuples, dictionaries.
 
-    `broken_at` is where the text leaves a literal that it began. What follows may be pieces of that literal.
+    `broken_at` is the position at which a literal that had begun breaks off, None if all are complete. Literals found
+    after it may be pieces of the broken one.
     """
 
     def __init__(self, text: str):
@@ -54,7 +55,7 @@ class LiteralReader:
         self.broken_at: int | None = None
 
     def values(self) -> Iterator[tuple[int, Any]]:
-        """Start and value of the outermost bracketed literals. What was read is never read again: linear time."""
+        """Yields start and value of each outermost bracketed literal. Takes linear time: nothing is parsed twice."""
         while opening := OPENING.search(self.text, self.position):
             start = self.position = opening.start()
             try:
@@ -128,12 +129,12 @@ def _unescape(text: str) -> str:
         code, single = match.groups()
         return chr(int(code, 16)) if code else CONTROL_CHARACTERS.get(single, single)
 
-    # Two escaped surrogates make one character; half a pair is none.
+    # Two escaped surrogates make one character; a lone one becomes U+FFFD.
     return ESCAPE.sub(character, text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class _NoValue(Exception):
-    """The text here is no literal."""
+    """There is no literal at this position."""
 
 
 class _Unfinished(Exception):

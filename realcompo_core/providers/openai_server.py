@@ -25,9 +25,9 @@ SENT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type
 class OpenAIProvider:
     """Asks the model of `profile` for a layout.
 
-    `timeout` is in seconds, for the whole proposal. `retries` counts further attempts after 408, 409, 429, 5xx and
-    connection errors, with growing pauses. `cancelled` is polled; once true, `propose` raises `Cancelled`. `on_reply`
-    is called with the model's reply before it is parsed.
+    `timeout` is in seconds, for the whole proposal with all retries. `retries` is the number of further attempts, with
+    growing pauses, after status 408, 409, 429 or 5xx and after connection errors. `cancelled` is polled; once it is
+    true, `propose` raises `Cancelled`. `on_reply` is called with the model's reply before it is parsed.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class OpenAIProvider:
     def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
         """The model's layout of `prompt` for a picture of `size` = (width, height) pixels.
 
-        `ProviderError` says why the server did not answer, `ReplyError` quotes an answer that is no usable layout.
+        Raises `ProviderError`, which says why the server did not answer, or `ReplyError`, which quotes an answer that
+        holds no usable layout.
         """
         reply = self.reply(prompt, size)
         self.on_reply(reply)

@@ -1,4 +1,4 @@
-"""Where language models are: address, model and key of each provider, from a local file and the environment.
+"""Address, model and key of each language model server, from a local file and the environment.
 
 The file is `providers.json` in `~/.config/realcompo` (`$XDG_CONFIG_HOME/realcompo`; on Windows `%APPDATA%\\realcompo`),
 or the one that `REALCOMPO_PROVIDERS` names:
@@ -6,9 +6,9 @@ or the one that `REALCOMPO_PROVIDERS` names:
     {"ollama": {"url": "http://localhost:11434/v1", "model": "qwen3:8b"},
      "openai": {"model": "gpt-4.1-mini", "key": "sk-..."}}
 
-`REALCOMPO_<NAME>_URL`, `_MODEL` and `_KEY` override it or define a provider of their own. A key only goes to the
-address it is stored with: another `_URL` drops the file's key, and `OPENAI_API_KEY` serves https://api.openai.com
-alone.
+`REALCOMPO_<NAME>_URL`, `_MODEL` and `_KEY` override the file or define a further provider. A key is only sent to the
+address that it is stored with: another `_URL` drops the file's key, and `OPENAI_API_KEY` is only sent to
+https://api.openai.com.
 """
 
 from __future__ import annotations

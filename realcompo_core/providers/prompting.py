@@ -1,4 +1,4 @@
-"""What a language model is told so that it answers with a layout."""
+"""The messages that ask a language model for a layout, and the schema of its reply."""
 
 from __future__ import annotations
 

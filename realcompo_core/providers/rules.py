@@ -1,4 +1,4 @@
-"""The embedded layout provider: English grammar and geometry, no model, no network, the same layout every time."""
+"""The built-in layout provider: English grammar and geometry, no model, no network, the same layout every time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .placement import place
 
 
 class RulesProvider:
-    """Layouts by rules: `grammar` reads the sentence, `placement` finds boxes that satisfy all it states."""
+    """Layouts by rules: `grammar` parses the sentence, `placement` finds boxes that satisfy all its relations."""
 
     name = "rules"
 

@@ -15,8 +15,8 @@ from .literals import LiteralReader
 MAX_REPLY = 1_000_000  # characters
 LMD_SIZE = (512, 512)
 NORMALISED_MAX = 4  # no box in pixels ends before pixel 4
-# Corners are written down, so they should lie inside. Of an x, y, width, height box only the corner is, and models
-# misjudge the sum more: up to 21 % in the replies that LMD published.
+# How far a box may reach outside the picture and still be clipped, by its format. Models write corners with more care
+# than they add width to x: the sum was up to 21 % too large in the replies that LMD published.
 OVERHANG = {"xyxy": 0.1, "xywh": 0.25}
 ROUNDING = 1e-6  # 0.7 + 0.3 may exceed 1
 
@@ -30,12 +30,12 @@ COORDINATE_KEYS = {
     ("x1", "y1", "x2", "y2"): "xyxy",
     ("xmin", "ymin", "xmax", "ymax"): "xyxy",
 }
-THOUGHT = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
+REASONING = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 ANSWER_LABELS = ("", "objects", "layout", "answer")
 
 
 class TextProvider:
-    """The layout in a reply that some language model gave elsewhere; `format` as in `parse_reply`."""
+    """Parses a reply that a language model gave elsewhere; `format` as in `parse_reply`."""
 
     name = "text"
 
@@ -57,8 +57,8 @@ def parse_reply(reply: str, prompt: str = "", size: tuple[int, int] = (512, 512)
     - RealCompo's `[('a cat', [x0, y0, x1, y1]), ...]`;
     - LMD's `[('a cat', [x, y, width, height]), ...]` with lines "Background prompt: ..." and "Negative prompt: ...".
 
-    Thoughts up to `</think>` are skipped. Of several lists the last complete one counts; without any list, all single
-    objects of the reply. `[]` is a layout without objects.
+    Reasoning up to `</think>` is skipped. Of several lists the last complete one is used; if there is no list, all
+    single objects of the reply are. `[]` is a layout without objects.
 
     How boxes are read:
     1. Coordinates with keys of their own (x, width, x0, ...) mean what the keys say.
@@ -68,9 +68,9 @@ def parse_reply(reply: str, prompt: str = "", size: tuple[int, int] = (512, 512)
        and JSON is xywh.
     5. If no number exceeds 4, all are fractions of the picture; otherwise pixels of `size`, or of 512 px for LMD.
 
-    Boxes are clipped with a warning if they reach at most 10 % of the picture outside, 25 % if written as xywh. With
-    `prompt`, each phrase must occur in it. A reply that cannot be used raises `ReplyError`, which quotes it and names
-    the object and box to blame; its cause is the `LayoutError`.
+    A box that reaches outside the picture by at most 10 % of its side (25 % if written as xywh) is clipped, with a
+    warning. With `prompt`, each phrase must occur in it. A reply that cannot be used raises `ReplyError`, which quotes
+    it and names the object and box at fault; its cause is the `LayoutError`.
     """
     if format not in (None, *FORMATS):
         raise LayoutFormatError(f"unknown box format {format!r}; use one of {', '.join(FORMATS)}")
@@ -122,18 +122,19 @@ class _Entry:
 
 
 def _answer(reply: str) -> str:
-    """The reply without its thoughts."""
+    """The reply without its reasoning."""
     end = 0
     thinking = False
-    for mark in THOUGHT.finditer(reply):
+    for mark in REASONING.finditer(reply):
         end = mark.end()
         thinking = not mark.group().startswith("</")
     if thinking:
-        raise LayoutFormatError("it ends inside the model's thoughts; allow the model a longer reply")
+        raise LayoutFormatError("it ends inside the model's reasoning; allow the model a longer reply")
     return reply[end:]
 
 
 def _last_layout(text: str) -> dict | list:
+    """The last layout or list of objects in `text`, else the list of its single objects."""
     lists, singles = [], []
     reader = LiteralReader(text)
     for start, value in reader.values():
@@ -245,11 +246,11 @@ def _inside(entry: _Entry, width: float, height: float, format: str) -> tuple[fl
     overhang = max(0 - min(box), max(box) - 1)
     if overhang > OVERHANG[format]:
         raise BoxOutsideError(
-            f"{entry}: read as {format} it reaches {overhang:.0%} of the {width} x {height} picture outside, at most "
+            f"{entry}: read as {format} it reaches outside the {width} x {height} picture by {overhang:.0%}, at most "
             f"{OVERHANG[format]:.0%} is clipped; correct the box or name its format ({', '.join(FORMATS)})"
         )
     if overhang > ROUNDING:
-        warnings.warn(f"{entry}: clipped, it reaches {overhang:.1%} of the picture outside", stacklevel=2)
+        warnings.warn(f"{entry}: clipped, it reaches outside the picture by {overhang:.1%}", stacklevel=2)
     x0, y0, x1, y1 = (min(max(number, 0.0), 1.0) for number in box)
     return x0, y0, x1, y1
 

@@ -32,7 +32,7 @@ class TokenGroup(NamedTuple):
 
 
 def strip_weights(prompt: str) -> str:
-    """The text that is encoded where a host reads "(x:1.2)", "(x)", "((x))" and "[x]" as weights; "\\(" gives "(".
+    """The text that is encoded where a host takes "(x:1.2)", "(x)", "((x))" and "[x]" for weights; "\\(" gives "(".
 
     A space stays where a weight begins or ends, because hosts encode the parts one by one.
     """
@@ -51,9 +51,10 @@ def phrase_tokens(
 ) -> list[list[int]]:
     """Indices of the tokens of each phrase's head noun, with its adjectives on request.
 
-    `weights`: the host reads brackets as weights; False where it encodes them like any text. `chunk`: length of the
-    encoder's sequence. `chunked`: the host encodes long prompts in several chunks; False where it keeps only the first.
-    Raises PhraseNotInPromptError, PhrasePastLimitError (not chunked, phrase in the part cut off), TokenAlignmentError.
+    `weights`: whether the host takes brackets for weights or encodes them like any text. `chunk`: length of the
+    encoder's sequence. `chunked`: whether the host encodes a long prompt in several chunks or keeps the first only.
+    Raises PhraseNotInPromptError; PhrasePastLimitError if a phrase is in the part that is cut off; TokenAlignmentError
+    if the tokens cannot be traced to the words.
     """
     pieces = _number_pieces(_split_pieces(tokenizer, _plain(prompt, weights)), chunk)
     indices = phrase_indices(pieces, phrases, include_adjectives=include_adjectives)
@@ -79,7 +80,7 @@ def word_tokens(
 def phrase_indices(
     pieces: Sequence[tuple[str, list[int]]], phrases: Sequence[str], *, include_adjectives: bool = False
 ) -> list[list[int]]:
-    """`phrase_tokens` without a tokenizer, for hosts that know the tokens of their text.
+    """Indices of the tokens of each phrase, as `phrase_tokens`, for hosts that know the tokens of their text.
 
     `pieces` are the prompt's parts, spaces included, whose concatenation is the prompt, each with its token indices
     (`number_tokens` gives them from token counts). A word gets all tokens of the pieces it touches.
@@ -104,9 +105,10 @@ def number_tokens(counts: Sequence[int], chunk: int = CHUNK) -> list[list[int]]:
 
 
 def token_groups(indices: Sequence[Sequence[int]]) -> list[TokenGroup]:
-    """Join the objects that share a token: their regions make one term, or the token would be pulled to both places.
+    """Joins objects that share a token into one group, which makes one term of a loss with their regions joined.
 
-    `indices` holds each object's token indices. Groups come in the order of their first objects.
+    As terms of their own they would ask for the same token's attention in different places. `indices` holds each
+    object's token indices. Groups come in the order of their first objects.
     """
     groups: list[TokenGroup] = []
     for i, tokens in enumerate(indices):
@@ -119,7 +121,7 @@ def token_groups(indices: Sequence[Sequence[int]]) -> list[TokenGroup]:
 
 def _plain(prompt: str, weights: bool) -> str:
     text = strip_weights(prompt) if weights else prompt.strip()
-    return unicodedata.normalize("NFC", text)  # as CLIP tokenizers do; an accent on its own would be a piece
+    return unicodedata.normalize("NFC", text)  # as CLIP tokenizers do; an accent is then no piece of its own
 
 
 def _split_pieces(tokenizer: Callable, text: str) -> list[tuple[str, int]]:

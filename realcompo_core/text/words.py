@@ -1,6 +1,6 @@
-"""English at word level, without a tagger: plural to singular, a phrase's head noun, where phrases occur in a prompt.
+"""English words without a tagger: singular of a noun, head noun of a phrase, occurrences of phrases in a prompt.
 
-The lists are closed and small on purpose: a word that they miss costs a wrong head noun, never a crash.
+The word lists are small on purpose. A word that they lack can lead to a wrong head noun, but never to a crash.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ UNCHANGED = _words(
 
 WEIGHT = r":\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*[)\]]"  # the end of "(red:1.2)"
 
-# Weights and possessive endings are no words; inner hyphens and apostrophes belong to the word ("t-shirt", "o'clock").
+# Weights and possessive endings are not words; inner hyphens and apostrophes belong to the word ("t-shirt", "o'clock").
 # Everything that is neither space nor punctuation counts as a letter, so emoji and combining marks stay whole.
 _LETTER = r"[^\s!-/:-@\[-`{-~¡«»¿\u2010-\u205e\u3000-\u3003\u3008-\u301f\uff01-\uff0f\uff1a-\uff20]"
 _POSSESSIVE = rf"['\u2019][sS](?!{_LETTER})"
@@ -74,12 +74,17 @@ _WORD = re.compile(
 
 
 class WordSpan(NamedTuple):
+    """A word of a text, and its characters there."""
+
     text: str
     span: Span
 
 
 class Match(NamedTuple):
-    """Where a phrase occurs in a prompt: its head noun, and its adjectives with the head noun, in prompt order."""
+    """An occurrence of a phrase in a prompt.
+
+    `head` is the span of its head noun; `words` are those of its adjectives and of the head noun, in prompt order.
+    """
 
     head: Span
     words: list[Span]
@@ -114,8 +119,8 @@ def singular(word: str) -> str:
 def head_noun(words: Sequence[str]) -> int:
     """Index of the head noun: the last word before the first preposition, relative pronoun or trailing participle.
 
-    ["a", "man", "with", "a", "red", "hat"] -> 1. Measures give way to what they measure: "a pair of shoes" -> "shoes".
-    `words` must not be empty; where no word qualifies the last one is the head.
+    ["a", "man", "with", "a", "red", "hat"] -> 1. A measure is not the head, what it measures is: "a pair of shoes" ->
+    "shoes". `words` must not be empty; if no word qualifies, the last one is the head.
     """
     lowered = [word.lower() for word in words]
     head = None
@@ -132,10 +137,11 @@ def head_noun(words: Sequence[str]) -> int:
 def match_phrases(phrases: Sequence[str], prompt: str) -> list[Match]:
     """One match per phrase: where in `prompt` its head noun occurs, in any case and number ("a car" in "three cars").
 
-    Of several occurrences a phrase takes the one that agrees best with its other words; equals are handed out in prompt
-    order, as many phrases to each as its number says ("two cats": two), and what is left over shares an occurrence.
-    Scripts without spaces between words are matched as substrings. Phrases and prompt may hold weights "(red:1.2)".
-    Raises PhraseNotInPromptError for a phrase whose head noun is not in the prompt.
+    Of several occurrences a phrase gets the one that shares the most of its other words. Occurrences that are equally
+    good are assigned in prompt order: each to as many phrases as its number says ("two cats": to two). Phrases beyond
+    these numbers share an occurrence with others. Scripts without spaces between words are matched as substrings.
+    Phrases and prompt may hold weights "(red:1.2)". Raises PhraseNotInPromptError for a phrase whose head noun is not
+    in the prompt.
     """
     words = split_words(prompt)
     lemmas = [_lemma(word.text) for word in words]
@@ -147,7 +153,7 @@ def match_phrases(phrases: Sequence[str], prompt: str) -> list[Match]:
         return capacity.get(match.head, 1) - load[match.head]
 
     matches = {}
-    # The most specific phrases choose first: "a red cup" may not find its place taken by "a cup".
+    # The most specific phrases come first, so that "a cup" does not take the occurrence of "a red cup".
     for i in sorted(range(len(phrases)), key=lambda i: -candidates[i].agreement):
         options = candidates[i].matches
         matches[i] = next((option for option in options if room(option) > 0), None) or max(options, key=room)
@@ -161,7 +167,7 @@ class _Occurrences(NamedTuple):
 
 
 def _best_occurrences(phrase: str, prompt: str, words: list[WordSpan], lemmas: list[str]) -> _Occurrences:
-    """The occurrences of `phrase` that agree with most of its words, and that number of words."""
+    """The occurrences of `phrase` that share the most of its other words, and how many they share."""
     phrase_words = [word.text for word in split_words(phrase)]
     at = head_noun(phrase_words) if phrase_words else 0
     head = phrase_words[at] if phrase_words else phrase
@@ -206,7 +212,7 @@ def _adjectives_before(
 
 
 def _capacity(words: list[WordSpan], lemmas: list[str], head: int) -> int:
-    """How many objects the noun at `head` stands for: its number word, else one, or two for a bare plural."""
+    """How many objects the noun at `head` stands for: as its number word says, else 1, or 2 for a plural."""
     for i in range(head - 1, max(head - 2 - MAX_SKIPPED, -1), -1):
         if lemmas[i] in NUMBERS:
             return NUMBERS[lemmas[i]]
@@ -218,7 +224,7 @@ def _capacity(words: list[WordSpan], lemmas: list[str], head: int) -> int:
 
 
 def _ends_noun(lowered: list[str], i: int) -> bool:
-    """Whether the noun phrase that started before word `i` is over there."""
+    """Whether the noun phrase that started before word `i` ends before it."""
     word = lowered[i]
     if word in PREPOSITIONS or word in TRANSITIVE_PARTICIPLES:
         return True
@@ -231,5 +237,5 @@ def _lemma(word: str) -> str:
 
 
 def _is_unspaced(word: str) -> bool:
-    """Caseless and not ASCII: Chinese, Japanese, Thai and emoji, whose words need no space between them."""
+    """Whether `word` is of a script without spaces: not ASCII and without case (Chinese, Japanese, Thai, emoji)."""
     return not word.isascii() and word.upper() == word.lower()

@@ -391,6 +391,15 @@ def check_regions():
         "ApplyLayoutRegions", conditioning=whole, layout=masked, clip=Clip(), strength=1.0, set_cond_area="mask bounds"
     )
     assert torch.equal(conditioning[1][1]["mask"], masks) and conditioning[1][1]["set_area_to_bounds"] is True
+
+    points = [64.0, 32.0, 1.0, 192.0, 32.0, 1.0]
+    pose = {"canvas_width": 256, "canvas_height": 128, "people": [{"pose_keypoints_2d": points}]}
+    (posed,), _ = call("LayoutFromKeypoints", keypoints=pose, phrases="a dancer")
+    (dancers,), _ = call("ApplyLayoutRegions", conditioning=whole, layout=posed, clip=Clip(), strength=1.0)
+    mask = dancers[1][1]["mask"][0]
+    height, width = mask.shape
+    joint, between = mask[height // 4, width // 4], mask[height // 4, width // 2]
+    assert joint == 1 and between == 0, "the region is around the joints, not the box"
     comfy.samplers.resolve_areas_and_cond_masks_multidim([entry[1] for entry in conditioning], (8, 16), "cpu")
 
 
