@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from realcompo_core.errors import Cancelled, RealCompoError
+from realcompo_core.files import replacing
 from shapescenes.drawing import STYLES, draw
 from shapescenes.world import training_scene
 from tokencompose_core.checking import check, kept_records
@@ -438,7 +439,8 @@ class TokenComposeSave(io.ComfyNode):
         inside(root, name, "name")
         folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(name, root)
         path = Path(folder) / f"{stem}_{counter:05}_.safetensors"
-        save_file({key: tensor.contiguous() for key, tensor in lora.items()}, path)
+        with replacing(path) as part:
+            save_file({key: tensor.contiguous() for key, tensor in lora.items()}, part)
         file = str(Path(subfolder) / path.name)
         return io.NodeOutput(file, ui=ui.PreviewText(file))
 
@@ -665,7 +667,8 @@ def trained(
             return
         picture = Image.fromarray(pixels.clamp(0, 1).mul(255).round().byte().cpu().numpy())
         folder.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / f"validation-{step:06}.png")
+        with replacing(folder / f"validation-{step:06}.png") as part:
+            picture.save(part, "PNG")
         progress.update_absolute(step, preview=("JPEG", picture, PREVIEW_SIDE))
 
     try:

@@ -16,6 +16,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from realcompo_core.errors import RealCompoError
+from realcompo_core.files import write_file
 from tokencompose_core.cache import CachedModel
 from tokencompose_core.checking import kept_records
 from tokencompose_core.checkpoints import Checkpoints
@@ -190,7 +191,7 @@ def _history(options: TrainOptions, done: int, is_main: bool) -> Iterator[Callab
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text().splitlines() if path.exists() else []
     lines = [line for line in lines if json.loads(line)["step"] <= done]
-    path.write_text("".join(line + "\n" for line in lines))
+    write_file(path, "".join(line + "\n" for line in lines))
     writer = _writer(options, done)
     with path.open("a") as file:
 

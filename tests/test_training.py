@@ -246,7 +246,7 @@ checkpoints.save({{"step": 2, "settings": {{}}, "weights": torch.ones(1000)}})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000001.pt", "checkpoint-000002.part"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000001.pt", "checkpoint-000002.pt.part"]
     state = Checkpoints(tmp_path).latest({}, ())
     assert state["step"] == 1 and torch.equal(state["weights"], torch.ones(1000))
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-000001.pt"]

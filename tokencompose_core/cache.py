@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from realcompo_core.files import replacing
 
 from .training import TrainableModel
 
@@ -47,9 +48,8 @@ class CachedModel:
         if path.exists():
             return torch.load(path, weights_only=True)
         value = compute()
-        part = path.with_suffix(f".{os.getpid()}.part")  # another process may be at the same one
-        torch.save(value, part)
-        part.replace(path)
+        with replacing(path, shared=True) as part:
+            torch.save(value, part)
         return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import torch
 
 from realcompo_core.errors import RealCompoError
-
-PART = ".part"
+from realcompo_core.files import PART, replacing
 
 
 class Checkpoints:
@@ -24,18 +22,13 @@ class Checkpoints:
         self.folder, self._keep, self._fingerprint = Path(folder), keep, fingerprint
 
     def save(self, state: dict[str, Any]) -> Path:
-        """Writes beside the older ones, then renames. Raises RealCompoError where that fails; older ones stay."""
+        """Write a checkpoint and remove the oldest ones. Raises RealCompoError where it cannot be written: all stay."""
         path = self.folder / f"checkpoint-{state['step']:06}.pt"
-        part = path.with_suffix(PART)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with replacing(path, sync=True) as part, part.open("wb") as file:
                 torch.save({**state, "fingerprint": self._fingerprint}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-            part.unlink(missing_ok=True)
             kept = self.paths()
             raise RealCompoError(
                 f"checkpoint {path} cannot be written ({error}): free some room and run again. "

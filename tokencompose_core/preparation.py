@@ -11,9 +11,9 @@ a run that is stopped goes on behind the last image. Delete a stage's file to ha
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from realcompo_core.errors import RealCompoError
+from realcompo_core.files import replacing
 
 from .records import DatasetError
 from .taggers import Tagger, extract_nouns
@@ -99,10 +100,12 @@ def prepare(
         for record in records:
             target = output / record["file_name"]
             if not target.exists():
-                _replace(target, lambda part, name=record["file_name"]: shutil.copyfile(images / name, part))
+                with _writing(target) as part:
+                    shutil.copyfile(images / record["file_name"], part)
         lines = [json.dumps({key: record[key] for key in ("file_name", "text", "attn_list")}) for record in records]
         path = output / "metadata.jsonl"
-        _replace(path, lambda part: part.write_text("".join(line + "\n" for line in lines), encoding="utf-8"))
+        with _writing(path) as part:
+            part.write_bytes("".join(line + "\n" for line in lines).encode())
         return path
     except OSError as error:
         raise RealCompoError(
@@ -145,7 +148,8 @@ class _Stage:
         if names != [record["file_name"] for record in records[: len(names)]]:
             raise DatasetError(f"{path} is of other images than those given: take another output folder, or delete it")
         self.count = len(self.found)
-        _replace(path, lambda part: part.write_bytes(b"".join(lines)))
+        with _writing(path) as part:
+            part.write_bytes(b"".join(lines))
 
     def add(self, name: str, entry: dict) -> None:
         self.found.append(entry)
@@ -161,8 +165,8 @@ def _write_masks(output: Path, record: dict, masks: Sequence[np.ndarray | None])
         if mask is not None and mask.any():
             stem = Path(record["file_name"]).stem
             name = f"seg/{stem}/mask_{stem}_{_file_name(noun)}.png"
-            picture = Image.fromarray(mask.astype(np.uint8) * 255)
-            _replace(output / name, lambda part, picture=picture: picture.save(part, "PNG"))
+            with _writing(output / name) as part:
+                Image.fromarray(mask.astype(np.uint8) * 255).save(part, "PNG")
         entries.append([noun, name])
     return entries
 
@@ -180,15 +184,12 @@ def _open(path: Path) -> Image.Image | OSError:
         return error
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside, then rename: whole or not at all."""
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """As `files.replacing`; makes the folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        yield part
 
 
 def _lines(path: Path) -> list[str]:
