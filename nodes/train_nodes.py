@@ -642,12 +642,12 @@ def trained(
     progress = comfy.utils.ProgressBar(len(captions) + len(needed))
     for caption in captions:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        host.read(caption, settings.size)
+        host.cache_text(caption, settings.size)
         progress.update(1)
     for i in needed:
         comfy.model_management.throw_exception_if_processing_interrupted()
         found = example(i)
-        host.see(found["key"], found["image"])
+        host.cache_latent(found["key"], found["image"])
         progress.update(1)
 
     progress = comfy.utils.ProgressBar(settings.steps)
@@ -662,7 +662,7 @@ def trained(
     def validate(step: int) -> None:
         try:
             with runtime.autocast():
-                pixels = host.picture(prompt, settings.size, settings.seed, VALIDATION_STEPS, VALIDATION_CFG)
+                pixels = host.sample(prompt, settings.size, settings.seed, VALIDATION_STEPS, VALIDATION_CFG)
         except Cancelled:  # the next step is the last one
             return
         picture = Image.fromarray(pixels.clamp(0, 1).mul(255).round().byte().cpu().numpy())

@@ -17,13 +17,13 @@ from diffusers import DiffusionPipeline
 
 from realcompo_core.errors import RealCompoError
 from realcompo_core.files import write_file
+from tokencompose_core.batches import training_batches
 from tokencompose_core.cache import CachedModel
 from tokencompose_core.checking import kept_records
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.dataset import TokenComposeDataset
 from tokencompose_core.diffusers_model import DiffusersModel
 from tokencompose_core.export import UnknownLayoutError, metadata, save_checkpoint, save_lora, save_unet
-from tokencompose_core.feeding import feed
 from tokencompose_core.formats import open_records
 from tokencompose_core.lora import add_lora
 from tokencompose_core.records import each_record, fingerprint
@@ -116,7 +116,7 @@ class Run:
 
             self.done = train(
                 self.model,
-                feed(
+                training_batches(
                     self._records,
                     self.options.size,
                     self.pipeline.tokenizer,

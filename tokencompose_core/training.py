@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from realcompo_core.errors import RealCompoError
 
 from .checkpoints import Checkpoints
+from .ema import ExponentialMovingAverage
 from .losses import Convention, attention_share, grounding_losses, targets
 from .recording import MapRecorder
 from .runtime import Runtime
@@ -33,7 +34,7 @@ class TrainSettings:
     token_weight, pixel_weight: λ and γ of equation 7; with both 0 nothing is recorded.
     factors: how many times smaller than the latent the supervised maps may be; None for all that the model offers.
     caption_dropout: share of the samples that see the empty caption, and no grounding.
-    ema: decay of the average of the weights, which is then what is saved; None for none.
+    ema: decay of the exponential moving average of the weights, which is then what is saved; None for none.
     """
 
     steps: int = 24_000
@@ -146,7 +147,7 @@ def train(
     if not trained:
         raise RealCompoError("nothing to train: no parameter of the network requires a gradient")
     network, optimizer = runtime.prepare(model.network, make_optimizer(trained, settings))
-    average = None if settings.ema is None else Average(trained, settings.ema)
+    average = None if settings.ema is None else ExponentialMovingAverage(trained, settings.ema)
     recorder = MapRecorder(supervised_layers(model, settings))
     identity = {**asdict(settings), "processes": runtime.processes}
     done, state = 0, None if checkpoints is None else checkpoints.latest(identity, FREE_TO_CHANGE)
@@ -188,13 +189,13 @@ def train(
             if runtime.is_main:
                 checkpoints.save(state)
         if settings.validate_every and (last or done % settings.validate_every == 0):
-            with average.in_place() if average else nullcontext():
+            with average.applied() if average else nullcontext():
                 validate(done)
             network.train()
         if last:
             break
     if average:
-        average.copy()
+        average.copy_to_parameters()
     network.eval()
     return done
 
@@ -300,38 +301,3 @@ def supervised_layers(model: TrainableModel, settings: TrainSettings) -> dict[st
         known = sorted(set(model.factors.values()))
         raise RealCompoError(f"factors is {settings.factors}: this model's supervised layers have {known}")
     return chosen
-
-
-class Average:
-    """An exponential moving average of parameters, warmed up as 1 - 1 / step."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: float):
-        self._parameters, self._decay, self._steps = list(parameters), decay, 0
-        self._values = [p.detach().clone() for p in parameters]
-
-    def update(self) -> None:
-        self._steps += 1
-        decay = min(self._decay, self._steps / (self._steps + 9))
-        torch._foreach_lerp_(self._values, [p.detach() for p in self._parameters], 1 - decay)
-
-    def state(self) -> dict[str, Any]:
-        return {"steps": self._steps, "values": self._values}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._steps = state["steps"]
-        torch._foreach_copy_(self._values, [v.to(p) for v, p in zip(state["values"], self._values, strict=True)])
-
-    @torch.no_grad()
-    def copy(self) -> None:
-        torch._foreach_copy_(self._parameters, self._values)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Inside, the network has the average."""
-        own = [p.detach().clone() for p in self._parameters]
-        self.copy()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self._parameters, own)

@@ -115,7 +115,7 @@ def refused(call, *words: str) -> None:
 
 
 def output_of(model: ModelPatcher) -> torch.Tensor:
-    """What the sampler gets from a model at one noise level, its patches applied."""
+    """What the sampler gets from a model at one sigma, its patches applied."""
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([model])
         text = CLIP.encode_from_tokens(CLIP.tokenize(PROMPT))
@@ -163,7 +163,7 @@ def check_tokens_are_those_of_the_hosts_conditioning():
     tokenizer, length = train_model.caption_tokenizer(clip)
     assert length == 77 and train_model.caption_tokenizer(CLIP)[1] == 32
     caption = "two (very small) armadillos, an astronaut's (glove) and a teddy bear"
-    pieces, _ = prompt_tokens.prompt_pieces(clip, train_model.literal(caption))
+    pieces, _ = prompt_tokens.prompt_pieces(clip, train_model.without_emphasis(caption))
     expected = {piece.strip(): tokens for piece, tokens in pieces}
     found = noun_tokens(tokenizer, caption, ["armadillo", "glove", "teddy bear"], chunk=length)
     wanted = [expected["armadillos"], expected["glove"], [*expected["teddy"], *expected["bear"]]]
@@ -179,8 +179,8 @@ def check_losses_are_those_of_the_library():
         host = train_model.HostModel(MODEL, CLIP, VAE)
         assert sorted(host.factors.values()) == sorted(wanted["factors"].values()) == [1, 1, 2, 2, 2]
         for example in wanted["examples"]:
-            host.see(example["key"], example["image"])
-            host.read(example["caption"], (128, 128))
+            host.cache_latent(example["key"], example["image"])
+            host.cache_text(example["caption"], (128, 128))
         reports = []
         with host.training(0, False, 0):
             batches = [wanted["examples"][i : i + 2] for i in (0, 2, 0)]
@@ -199,7 +199,7 @@ def check_twenty_steps_change_the_model_as_the_adapters_did():
         noise = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(5))
         with torch.no_grad():
             sigma = torch.tensor([3.0])
-            self.read(PROMPT, (128, 128))
+            self.cache_text(PROMPT, (128, 128))
             output = self.predict(
                 self.network,
                 noise * 3 / (3.0**2 + 1) ** 0.5,
@@ -347,7 +347,7 @@ def check_sdxl_gets_its_pooled_text_and_size():
                 return [[text, {"pooled_output": pooled}]]
 
         host = train_model.HostModel(model, Clip(comfy.sd1_clip.SD1Tokenizer()), None)
-        host.read(PROMPT, (96, 64))
+        host.cache_text(PROMPT, (96, 64))
         assert host.prediction == "v_prediction" and set(host.factors.values()) == {2}
         noisy, sigma = torch.randn(2, 4, 12, 8), torch.tensor([2.0, 0.5])
         sampling = base.model_sampling
