@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from realcompo_core.errors import RealCompoError
 from tokencompose_core.checkpoints import Checkpoints
@@ -16,6 +17,7 @@ from tokencompose_core.diffusers_model import DiffusersModel
 from tokencompose_core.losses import grounding_losses, targets
 from tokencompose_core.order import EpochOrder
 from tokencompose_core.recording import MapRecorder
+from tokencompose_core.runtime import Runtime
 from tokencompose_core.training import TrainSettings, rate_factor, sample_generator, train
 
 SETTINGS = TrainSettings(
@@ -223,6 +225,34 @@ def test_rates_warm_up_and_fall():
     assert [rate_factor(i, settings) for i in (0, 1, 2, 7)] == [0.5, 1.0, 1.0, 0.5]
     assert rate_factor(7, replace(settings, schedule="cosine")) == pytest.approx(0.5)
     assert rate_factor(11, replace(settings, schedule="constant")) == 1
+
+
+class ReplacingRuntime(Runtime):
+    """Gives the network other parameters in `prepare`, as FSDP does, and the optimizer with them."""
+
+    def prepare(self, network, optimizer):
+        replaced = {}
+        for module in network.modules():
+            for name, parameter in list(module._parameters.items()):
+                if parameter is not None:
+                    module._parameters[name] = replaced[parameter] = nn.Parameter(parameter.detach().clone())
+        for group in optimizer.param_groups:
+            group["params"] = [replaced[parameter] for parameter in group["params"]]
+        return network, optimizer
+
+    def clip(self, parameters, optimizer, most):
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert {id(p) for p in parameters} == trained
+        return super().clip(parameters, optimizer, most)
+
+
+def test_parameters_that_prepare_puts_in_place_are_clipped_and_averaged(model):
+    settings = replace(SETTINGS, steps=3, ema=0.9, max_grad_norm=0.01)
+    other = copy.deepcopy(model)
+    expected_reports, expected = run(model, settings)
+    reports, found = run(other, settings, runtime=ReplacingRuntime())
+    assert reports == expected_reports
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")

@@ -143,10 +143,8 @@ def train(
     in the network at the end.
     """
     runtime = runtime or Runtime(settings.precision)
-    trained = [p for p in model.network.parameters() if p.requires_grad]
-    if not trained:
-        raise RealCompoError("nothing to train: no parameter of the network requires a gradient")
-    network, optimizer = runtime.prepare(model.network, make_optimizer(trained, settings))
+    network, optimizer = runtime.prepare(model.network, make_optimizer(trained_parameters(model.network), settings))
+    trained = trained_parameters(network)  # FSDP puts others in the place of those before
     average = None if settings.ema is None else ExponentialMovingAverage(trained, settings.ema)
     recorder = MapRecorder(supervised_layers(model, settings))
     identity = {**asdict(settings), "processes": runtime.processes}
@@ -278,6 +276,14 @@ def rate_factor(step: int, settings: TrainSettings) -> float:
     return {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[
         settings.schedule
     ]
+
+
+def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Raises RealCompoError where there is none."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    if not trained:
+        raise RealCompoError("nothing to train: no parameter of the network requires a gradient")
+    return trained
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
