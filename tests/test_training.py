@@ -1,6 +1,7 @@
 """The training loop on a tiny pipeline: what one step computes, exact resume, interruption, checkpoints."""
 
 import copy
+import math
 import signal
 import subprocess
 import sys
@@ -225,6 +226,87 @@ def test_rates_warm_up_and_fall():
     assert [rate_factor(i, settings) for i in (0, 1, 2, 7)] == [0.5, 1.0, 1.0, 0.5]
     assert rate_factor(7, replace(settings, schedule="cosine")) == pytest.approx(0.5)
     assert rate_factor(11, replace(settings, schedule="constant")) == 1
+
+
+class GradientFault:
+    """A model whose output is as it should be, and whose gradient is multiplied by `factor` from batch `first` on."""
+
+    def __init__(self, model, first, factor=float("nan")):
+        self._model, self._first, self._factor, self.batches = model, first, factor, 0
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def predict(self, *args):
+        output = self._model.predict(*args)
+        self.batches += 1
+        if self.batches > self._first:
+            output.register_hook(lambda gradient: gradient * self._factor)
+        return output
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(model, tmp_path, factor):
+    """The loss is finite, so it tells nothing: weights and the older checkpoint stay as they are."""
+    faulty = GradientFault(model, first=4, factor=factor)  # two batches make a step
+    before, reports = {}, []
+
+    def report(step):
+        reports.append(step)
+        before.update({name: p.detach().clone() for name, p in model.network.named_parameters()})
+
+    message = r"gradient's norm is (nan|inf) at step 3.*learning_rate 0.001, precision fp32.*a lower learning_rate"
+    with pytest.raises(RealCompoError, match=message):
+        train(faulty, batches(), SETTINGS, Checkpoints(tmp_path), report=report)
+    assert [r.step for r in reports] == [1, 2]
+    assert all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000002.pt"]
+    saved = Checkpoints(tmp_path).latest({}, ())["network"]
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(model, monkeypatch):
+    predict = model.predict
+    monkeypatch.setattr(model, "predict", lambda *args: predict(*args) * float("inf"))
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    with pytest.raises(RealCompoError, match="loss is (nan|inf) at step 1.*learning_rate 0.001, precision fp32"):
+        run(model)
+    assert all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
+
+
+class ScalingRuntime(Runtime):
+    """fp16's gradient scaler with a first scale that makes the gradient overflow, on computations in fp32."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self._scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+
+def test_steps_whose_scaled_gradient_overflows_are_left_out_by_the_scaler(model):
+    """fp16 begins like that: the scale falls until gradients fit, and the run goes on."""
+    settings = replace(SETTINGS, precision="fp16", steps=4)
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    faulty = GradientFault(model, first=0)
+    steps = []
+
+    def report(step):
+        steps.append(step)
+        if step.step == 2:
+            assert all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
+            faulty._first = 1000
+
+    train(faulty, batches(), settings, runtime=ScalingRuntime(4.0), report=report)
+    assert [math.isfinite(step.gradient_norm) for step in steps] == [False, False, True, True]
+    assert all(p.isfinite().all() for p in model.network.parameters())
+    assert not all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
+
+
+def test_a_scaler_does_not_hide_a_gradient_that_is_never_finite(model, tmp_path):
+    """At a scale of 1 nothing is left that the scale could be to blame for."""
+    settings = replace(SETTINGS, precision="fp16", steps=6)
+    with pytest.raises(RealCompoError, match="norm is nan at step 3.*precision fp16.*bf16 or fp32"):
+        train(GradientFault(model, 0), batches(), settings, Checkpoints(tmp_path), runtime=ScalingRuntime(4.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000002.pt"]
 
 
 class ReplacingRuntime(Runtime):

@@ -39,6 +39,14 @@ class Runtime:
         self._scaler.unscale_(optimizer)
         return float(nn.utils.clip_grad_norm_(parameters, most))
 
+    @property
+    def skips_step(self) -> bool:
+        """Whether `step` leaves out a step whose gradient is not finite: fp16's scaler does, and lowers its scale.
+
+        At a scale of 1 or less it is not the scale that makes gradients overflow.
+        """
+        return self._scaler.is_enabled() and self._scaler.get_scale() > 1
+
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         self._scaler.step(optimizer)
         self._scaler.update()

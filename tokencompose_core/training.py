@@ -137,6 +137,9 @@ def train(
 ) -> int:
     """Train `model.network` in place; returns the number of steps done, fewer than `settings.steps` if `stop` said so.
 
+    Raises RealCompoError for settings that do not fit the model, for a checkpoint of another run, and at a step whose
+    loss or gradient is not finite (see `check_finite`).
+
     batches(first): this process's batches of examples (see `dataset.load_example`) from number `first` on, without end;
     a step takes `accumulation` of them. A run that finds a checkpoint of its own goes on from it. `stop` is asked after
     each step; what was learnt is then saved. With `ema`, `validate(step)` sees the average of the weights, and it stays
@@ -166,18 +169,14 @@ def train(
             with runtime.accumulating(network, last=micro == settings.accumulation - 1):
                 sums += backward(model, network, recorder, next(stream), number, settings, runtime)
         norm = runtime.clip(trained, optimizer, settings.max_grad_norm)
-        runtime.step(optimizer)
-        optimizer.zero_grad(set_to_none=True)
-        done += 1
-        if average:
-            average.update()
         totals, counts = runtime.sum(sums)
         losses = dict(zip(TERMS, (totals / counts).tolist(), strict=True))
-        if not math.isfinite(losses["total"]):
-            raise RealCompoError(
-                f"the loss is {losses['total']} at step {done}: lower learning_rate (now {settings.learning_rate}), or "
-                "take bf16 instead of fp16. The last checkpoint is from before"
-            )
+        done += 1
+        check_finite(done, losses["total"], norm, rate, settings, runtime)
+        runtime.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        if average:
+            average.update()
         report(StepReport(done, losses, rate, norm))
         last = done == settings.steps or runtime.any(stop())
         if checkpoints is not None and (last or done % settings.checkpoint_every == 0):
@@ -257,6 +256,24 @@ def noisy_inputs(
     if model.prediction == "epsilon":
         return noisy, noise, conditioning
     return noisy, alphas.sqrt() * noise - (1 - alphas).sqrt() * latents, conditioning
+
+
+def check_finite(step: int, loss: float, norm: float, rate: float, settings: TrainSettings, runtime: Runtime) -> None:
+    """Stop a run before an optimizer step that would spoil the weights, in all processes alike. Raises RealCompoError.
+
+    That is a step whose loss, or whose gradient's norm, is NaN or infinite in any process. With fp16 a gradient of that
+    kind is usual as long as the gradient scaler can lower its scale: such a step is left out by the scaler, and counts
+    as done (`Runtime.skips_step`).
+    """
+    name, value = ("loss", loss) if not math.isfinite(loss) else ("gradient's norm", norm)
+    is_wrong = not math.isfinite(value) and (name == "loss" or not runtime.skips_step)
+    if runtime.any(is_wrong):
+        wider = {"fp16": ", or bf16 or fp32 for precision", "bf16": ", or fp32 for precision", "fp32": ""}
+        raise RealCompoError(
+            f"the {name} is {value} at step {step} (learning_rate {rate:g}, precision {settings.precision}): begin "
+            f"another run, in another folder, with a lower learning_rate{wider[settings.precision]}. Nothing of this "
+            "step was learnt, and the checkpoints from before it are as they were"
+        )
 
 
 TERMS = ("total", "ldm", "token", "pixel", "share")
