@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -28,6 +28,7 @@ from tokencompose_core.checking import check, kept_records
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.dataset import load_example
 from tokencompose_core.formats import open_records
+from tokencompose_core.identity import RunSettings
 from tokencompose_core.order import EpochOrder
 from tokencompose_core.records import DatasetError, NounMask, Record, Source, each_record, fingerprint
 from tokencompose_core.runtime import Runtime
@@ -572,18 +573,6 @@ def checked(records: Sequence[Record], clip, on_problem: str) -> io.NodeOutput:
     grounded = sum(mask is not None for record in kept for _, mask in record.nouns)
     report = "\n".join([f"{len(kept)} of {len(records)} images, {grounded} nouns with masks", *listed])
     return io.NodeOutput(kept, report, ui=ui.PreviewText(report))
-
-
-@dataclass(frozen=True)
-class RunSettings(TrainSettings):
-    """What a run does, and what else a resumed one must share.
-
-    rank: of the LoRA, 0 where all weights are trained. size: height and width in pixels. model: its fingerprint.
-    """
-
-    rank: int = 0
-    size: tuple[int, int] = (512, 512)
-    model: str = ""
 
 
 class RunCheckpoints(Checkpoints):

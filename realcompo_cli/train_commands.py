@@ -106,11 +106,13 @@ def train(
 ) -> None:
     """Fine-tune a model so that each noun's attention falls on its object.
 
-    Run again with the same options it goes on from its last checkpoint. Ctrl-C saves and leaves. On many GPUs:
+    Run again with the same options it goes on from its last checkpoint. It refuses to do so with another model, size or
+    LoRA rank, with other data, or with other settings of the training. Ctrl-C saves and leaves. On many GPUs:
     accelerate launch -m realcompo_cli train ...
     """
-    from dataclasses import replace
+    from dataclasses import asdict
 
+    from tokencompose_core.identity import RunSettings
     from tokencompose_core.training import PRESETS
 
     from .training import Run, TrainOptions
@@ -135,16 +137,15 @@ def train(
         "keep_checkpoints": keep_checkpoints,
         "validate_every": validate_every,
     }
-    settings = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
     width, _, height = size.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) % 8 == int(height) % 8 == 0 < int(width)):
         raise typer.BadParameter(f"{size!r} is no size: write for example 512x512, both divisible by 8")
+    changed = {name: value for name, value in given.items() if value is not None}
+    settings = RunSettings(**asdict(PRESETS[preset]) | changed, rank=lora, size=(int(height), int(width)))
     options = TrainOptions(
         data=data,
         masks=masks,
         output=output,
-        size=(int(width), int(height)),
-        lora=lora,
         validation=validation,
         prompts=tuple(prompt or ()),
         checkpointing=checkpointing,

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,14 +22,15 @@ from tokencompose_core.cache import CachedModel
 from tokencompose_core.checking import kept_records
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.dataset import TokenComposeDataset
-from tokencompose_core.diffusers_model import DiffusersModel
+from tokencompose_core.diffusers_model import DiffusersModel, pipeline_fingerprint
 from tokencompose_core.export import UnknownLayoutError, metadata, save_checkpoint, save_lora, save_unet
 from tokencompose_core.formats import open_records
+from tokencompose_core.identity import RunSettings
 from tokencompose_core.lora import add_lora
 from tokencompose_core.records import each_record, fingerprint
 from tokencompose_core.runtime import Runtime
 from tokencompose_core.shards import ShardSet
-from tokencompose_core.training import StepReport, TrainSettings, train
+from tokencompose_core.training import StepReport, train
 from tokencompose_core.validation import evaluate
 
 from .files import Files
@@ -40,13 +41,11 @@ VALIDATION_STEPS = 25  # of sampling
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What of a run is not the trainer's: files, sizes, what is held out, what is logged."""
+    """What a run has beside its settings: where files are, what is held out, what is drawn and logged."""
 
     data: Path
     output: Path
-    size: tuple[int, int]
     masks: Path | None = None
-    lora: int = 0
     validation: int = 0
     prompts: tuple[str, ...] = ()
     checkpointing: bool = True
@@ -59,10 +58,16 @@ class TrainOptions:
 class Run:
     """`prepare`, then `train`. Of several processes only the main one writes."""
 
-    def __init__(self, pipeline: DiffusionPipeline, settings: TrainSettings, options: TrainOptions, device: str | None):
+    def __init__(self, pipeline: DiffusionPipeline, settings: RunSettings, options: TrainOptions, device: str | None):
         self.pipeline, self.settings, self.options = pipeline, settings, options
         self.runtime = _runtime(settings.precision, device)
         self.done = 0
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Width and height of the training images."""
+        height, width = self.settings.size
+        return width, height
 
     def prepare(self, find_problems: Callable) -> None:
         """Checks the data and makes the model ready. Raises RealCompoError for data that cannot be used."""
@@ -74,19 +79,21 @@ class Run:
             raise RealCompoError(
                 f"validation is {held} of {len(records)} records: it must be fewer, and shards cannot be divided"
             )
-        size, tokenizer = self.options.size, self.pipeline.tokenizer
+        size, tokenizer = self._size, self.pipeline.tokenizer
         chunk = tokenizer.model_max_length
         self._held_out = [TokenComposeDataset(records, size, tokenizer, chunk=chunk)[-1 - i] for i in range(held)]
         self._records = _Head(records, len(records) - held) if held else records
+        self.settings = replace(self.settings, model=pipeline_fingerprint(self.pipeline))
         self.pipeline.to(self.runtime.device)
         unet = self.pipeline.unet.float()
-        if self.options.lora:
-            add_lora(unet, self.options.lora, seed=self.settings.seed)
+        if self.settings.rank:
+            add_lora(unet, self.settings.rank, seed=self.settings.seed)
         else:
             unet.requires_grad_(True)
         self.model = DiffusersModel(self.pipeline, self.options.checkpointing)
         if self.options.cache:
-            self.model = CachedModel(self.model, self.options.output / "cache" / self.fingerprint[:16])
+            folder = self.options.output / "cache" / f"{self.fingerprint[:16]}-{self.settings.model}"
+            self.model = CachedModel(self.model, folder)
         self.checkpoints = Checkpoints(
             self.options.output / "checkpoints", self.settings.keep_checkpoints, self.fingerprint
         )
@@ -118,7 +125,7 @@ class Run:
                 self.model,
                 training_batches(
                     self._records,
-                    self.options.size,
+                    self._size,
                     self.pipeline.tokenizer,
                     self.settings,
                     self.runtime,
@@ -136,7 +143,7 @@ class Run:
 
     def draw(self) -> Iterator[Any]:
         """A picture of each prompt, from the same noise every time."""
-        width, height = self.options.size
+        width, height = self._size
         for prompt in self.options.prompts:
             generator = torch.Generator().manual_seed(self.settings.seed)
             yield self.pipeline(prompt, width=width, height=height, generator=generator, num_inference_steps=25).images[
@@ -146,7 +153,7 @@ class Run:
     def _save(self, tell: Callable[[str], None]) -> list[Path]:
         """The trained model in every form that others load; of a stopped run too."""
         about = metadata(asdict(self.settings), self.done, self.fingerprint)
-        if self.options.lora:
+        if self.settings.rank:
             path = self.options.output / "lora.safetensors"
             save_lora(self.pipeline.unet, path, about)
             return [path]

@@ -15,6 +15,7 @@ from torch import nn
 from realcompo_core.errors import RealCompoError
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.diffusers_model import DiffusersModel
+from tokencompose_core.identity import model_fingerprint
 from tokencompose_core.losses import grounding_losses, targets
 from tokencompose_core.order import EpochOrder
 from tokencompose_core.recording import MapRecorder
@@ -154,6 +155,21 @@ def test_other_settings_or_data_are_not_resumed(model, tmp_path):
         run(model, settings, checkpoints=Checkpoints(tmp_path, fingerprint="b"))
     reports, _ = run(model, replace(settings, steps=3), checkpoints=Checkpoints(tmp_path, fingerprint="a"))
     assert [r.step for r in reports] == [3]
+
+
+@pytest.mark.parametrize("changed", ["value", "name", "shape"])
+def test_fingerprint_tells_models_apart(model, changed):
+    own = dict(model.network.named_parameters())
+    other = dict(own)
+    name = next(iter(own))
+    if changed == "value":
+        other[name] = own[name].detach() + 1e-6
+    elif changed == "name":
+        other = {("x" if key == name else key): weight for key, weight in own.items()}
+    else:
+        other[name] = own[name].detach()[None]
+    assert model_fingerprint(own.items()) == model_fingerprint(copy.deepcopy(own).items())
+    assert model_fingerprint(own.items()) != model_fingerprint(other.items())
 
 
 def test_last_checkpoints_are_kept(model, tmp_path):

@@ -18,7 +18,8 @@ from .training import TrainableModel
 class CachedModel:
     """A model whose `encode` and `embed` remember, example by example, in `folder`.
 
-    The folder belongs to one model and one training set: name it after both (their fingerprints).
+    The folder belongs to one model and one training set: name it after both (`identity.model_fingerprint`,
+    `records.fingerprint`).
     """
 
     def __init__(self, model: TrainableModel, folder: str | Path):

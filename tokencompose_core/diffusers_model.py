@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from realcompo_core.diffusers.pipeline import NoiseSchedule, conditioning
+
+from .identity import model_fingerprint
 
 
 class DiffusersModel:
@@ -47,6 +49,19 @@ class DiffusersModel:
 
     def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
         return network(noisy, timesteps, **conditioning, return_dict=False)[0]
+
+
+def pipeline_fingerprint(pipeline: DiffusionPipeline) -> str:
+    """`model_fingerprint` of UNet, autoencoder and text encoders, which must be as they were loaded (no LoRA)."""
+
+    def weights() -> Iterator[tuple[str, Tensor]]:
+        for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+            module = getattr(pipeline, name, None)
+            if module is not None:
+                yield from ((f"{name}.{weight}", value) for weight, value in module.named_parameters())
+        yield "vae.scaling_factor", torch.tensor([pipeline.vae.config.scaling_factor])
+
+    return model_fingerprint(weights())
 
 
 def decoder_layers(unet: nn.Module) -> dict[str, int]:

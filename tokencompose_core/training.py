@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from realcompo_core.errors import RealCompoError
 
-from .checkpoints import Checkpoints
+from .checkpoints import Checkpoints, check_weights
 from .ema import ExponentialMovingAverage
 from .losses import Convention, attention_share, grounding_losses, targets
 from .recording import MapRecorder
@@ -146,6 +146,7 @@ def train(
     in the network at the end.
     """
     runtime = runtime or Runtime(settings.precision)
+    shapes = {name: tuple(p.shape) for name, p in model.network.named_parameters() if p.requires_grad}
     network, optimizer = runtime.prepare(model.network, make_optimizer(trained_parameters(model.network), settings))
     trained = trained_parameters(network)  # FSDP puts others in the place of those before
     average = None if settings.ema is None else ExponentialMovingAverage(trained, settings.ema)
@@ -153,6 +154,7 @@ def train(
     identity = {**asdict(settings), "processes": runtime.processes}
     done, state = 0, None if checkpoints is None else checkpoints.latest(identity, FREE_TO_CHANGE)
     if state is not None:
+        check_weights(state["network"], shapes)
         done = state["step"]
         runtime.load(network, optimizer, state)
         if average:

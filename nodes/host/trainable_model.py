@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from realcompo_core.errors import Cancelled, RealCompoError
 from realcompo_core.sampling.samplers import euler
+from tokencompose_core.identity import model_fingerprint
 from tokencompose_core.lora import add_lora, lora_state, remove_lora
 
 from .branch import UsableTensors, usable_weights
@@ -26,7 +26,6 @@ from .checkpointing import feed_forward, recomputed, residual_and_self_attention
 from .unet_attention import cross_attention
 
 ALL_MEMORY = 1e20  # bytes: the host unloads every other model
-SAMPLES = 64  # values of each weight that tell models apart
 
 
 class HostModel:
@@ -143,12 +142,8 @@ class HostModel:
         return {key: tensor.clone().cpu() for key, tensor in state.items()}
 
     def fingerprint(self) -> str:
-        """Within `training`, before it begins: tells the weights of one model from another's."""
-        digest = hashlib.sha256()
-        for name, weight in self._own.items():
-            values = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLES)].float().cpu()
-            digest.update(f"{name} {tuple(weight.shape)}".encode() + values.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Within `training`, before it begins: `model_fingerprint` of the UNet."""
+        return model_fingerprint(self._own.items())
 
     @torch.no_grad()
     def sample(self, caption: str, size: tuple[int, int], seed: int, steps: int, cfg: float) -> Tensor:
