@@ -1,4 +1,4 @@
-"""`realcompo prepare`, `check` and `train`: a training set, and a model that learns from it."""
+"""`realcompo prepare`, `check`, `shards` and `train`: a training set, and a model that learns from it."""
 
 from __future__ import annotations
 
@@ -247,6 +247,31 @@ def prepare(
             lambda text: bars.console.print(Text(text)),
         )
     out.print(Text(f"Written: {path}. Look at it with: realcompo check {output}"), soft_wrap=True)
+
+
+def shards(
+    data: DataArgument,
+    output: Annotated[Path, typer.Option(help="New folder for the shards.")],
+    masks: MasksOption = None,
+    per_shard: Annotated[int, typer.Option(help="Records in a shard.", min=1)] = 1000,
+) -> None:
+    """Write a training set as WebDataset tar shards, for sets with too many files for a disk or a network.
+
+    Files are copied as they are. A record whose files are missing or no images ends it, and nothing is left: see
+    `realcompo check`. Many GPUs or --workers need as many shards as they are together.
+    """
+    from tokencompose_core.formats import open_records
+    from tokencompose_core.records import each_record
+    from tokencompose_core.shards import ShardSet, write_shards
+
+    records = open_records(data, masks)
+    entries = records.each() if isinstance(records, ShardSet) else each_record(records)
+    with Progress(TextColumn("writing"), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bars:
+        written = write_shards(bars.track(entries, total=len(records)), output, per_shard)
+    count = f"{len(written.paths)} shard{'' if len(written.paths) == 1 else 's'}"
+    out.print(
+        Text(f"Written: {len(written)} records in {count}. Train on them: realcompo train {output}"), soft_wrap=True
+    )
 
 
 def find_problems(records, tokenizer) -> list:

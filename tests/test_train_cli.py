@@ -1,4 +1,4 @@
-"""`realcompo prepare`, `check` and `train`, on drawn scenes and the bundled model."""
+"""`realcompo prepare`, `check`, `shards` and `train`, on drawn scenes and the bundled model."""
 
 import copy
 import json
@@ -86,6 +86,28 @@ def test_check_lists_every_problem_and_ends_with_1(data, tmp_path):
     assert result.exit_code == 1
     assert "metadata.jsonl:2: missing file" in text and "metadata.jsonl:4: undecodable image" in text
     assert "2 of 5 records have problems" in text
+
+
+def test_set_is_written_as_shards_and_read_again(data, tmp_path):
+    folder = tmp_path / "shards"
+    result = run("shards", data, "--output", folder, "--per-shard", 2)
+    assert result.exit_code == 0 and "5 records in 3 shards" in flat(result.output), result.output
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".tar", ".tar", ".tar"]
+    result = run("check", folder)
+    assert result.exit_code == 0 and "5 records, no problem." in flat(result.output), result.output
+    result = run("train", folder, "--output", tmp_path / "run", "--steps", 1, *OPTIONS)
+    assert result.exit_code == 0, result.output
+    result = run("shards", folder, "--output", tmp_path / "joined")
+    assert result.exit_code == 0 and "5 records in 1 shard." in flat(result.output), result.output
+
+
+def test_shards_of_a_broken_set_are_not_written(data, tmp_path):
+    (tmp_path / "images" / "1.png").unlink()
+    result = run("shards", data, "--output", tmp_path / "shards")
+    assert result.exit_code == 1 and "metadata.jsonl:2: missing file" in flat(result.output)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("shards")]
+    result = run("shards", data, "--output", tmp_path / "images")
+    assert result.exit_code == 1 and "is there already" in flat(result.output)
 
 
 def test_training_refuses_bad_records_or_skips_them(data, tmp_path):

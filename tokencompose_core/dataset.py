@@ -86,14 +86,6 @@ def load_example(
     return example, errors
 
 
-def collate(examples: Sequence[dict]) -> dict:
-    """A batch: `image` is (B, 3, height, width), `problems` those of all examples, everything else a list of B."""
-    batch = {name: [example[name] for example in examples] for name in examples[0]}
-    batch["image"] = torch.stack(batch["image"])
-    batch["problems"] = [problem for problems in batch["problems"] for problem in problems]
-    return batch
-
-
 def grounded_tokens(record: Record, tokenizer: Callable, *, chunk: int = CHUNK) -> dict[int, list[int] | RecordError]:
     """For the index of each noun with a mask its token indices, or what is wrong with it.
 

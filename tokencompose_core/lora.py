@@ -6,8 +6,6 @@ The layers stay what they are: an adapter is a submodule, added to the layer's o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -60,19 +58,6 @@ def remove_lora(network: nn.Module) -> None:
         layer.lora_hook.remove()
         del layer.lora_hook
         delattr(layer, CHILD)
-
-
-@contextmanager
-def without_lora(network: nn.Module) -> Iterator[None]:
-    """Inside, adapters add nothing."""
-    layers = [m for m in network.modules() if isinstance(getattr(m, CHILD, None), Lora)]
-    for layer in layers:
-        layer.lora_hook.remove()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.lora_hook = layer.register_forward_hook(_add)
 
 
 def lora_state(network: nn.Module, prefix: str = "unet") -> dict[str, Tensor]:
