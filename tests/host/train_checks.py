@@ -1,4 +1,4 @@
-"""What the training nodes do with the host's models, run by the host's own Python: see `test_train_nodes.py`."""
+"""What the training nodes do with the host's models, run by the host's own Python: see `test_training_run.py`."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ from pack import load_nodes  # noqa: E402
 torch.set_num_threads(1)
 NODES = asyncio.run(load_nodes())
 train_model = importlib.import_module("realcompo_pack.nodes.host.trainable_model")
-train_nodes = importlib.import_module("realcompo_pack.nodes.train_nodes")
+training_run = importlib.import_module("realcompo_pack.nodes.host.training_run")
 prompt_tokens = importlib.import_module("realcompo_pack.nodes.host.prompt_tokens")
 
 from realcompo_core.errors import RealCompoError  # noqa: E402
+from tokencompose_core.dataset import load_example  # noqa: E402
 from tokencompose_core.nouns import noun_tokens  # noqa: E402
 from tokencompose_core.training import TrainSettings, train  # noqa: E402
 
@@ -376,7 +377,7 @@ def check_preview_is_what_the_hosts_sampler_draws():
     saved = Image.open(BASE / "output" / "shown" / "validation-000004.png")
     with torch.inference_mode():
         positive, negative = (host_nodes.CLIPTextEncode().encode(CLIP, text)[0] for text in (PROMPT, ""))
-        steps, cfg = train_nodes.VALIDATION_STEPS, train_nodes.VALIDATION_CFG
+        steps, cfg = training_run.VALIDATION_STEPS, training_run.VALIDATION_CFG
         latent = host_nodes.common_ksampler(model, 3, steps, cfg, "euler", "normal", positive, negative, LATENT)[0]
         expected = VAE.decode(latent["samples"])[0]
     for picture in (saved, shown[1][2][1]):
@@ -461,7 +462,7 @@ def check_dataset_from_images():
     records, report = make()
     assert report == "3 of 3 images, 4 nouns with masks"
     host = train_model.HostModel(MODEL, CLIP, VAE)
-    examples = [train_nodes.load_example(r, (64, 64), host.tokenizer, chunk=32)[0] for r in records]
+    examples = [load_example(r, (64, 64), host.tokenizer, chunk=32)[0] for r in records]
     assert [e["nouns"] for e in examples] == [["circle", "blue square"], ["star"], ["hearts"]]
     assert examples[0]["masks"].flatten(1).nonzero()[:, 1].unique().numel() == 2 * 8 * 64
     assert examples[0]["masks"][1, 8:16].all() and examples[1]["masks"][0, 16:24].all()
@@ -507,7 +508,7 @@ def check_scenes_are_grounded_whole():
     assert REPORT.startswith("4 of 4 images"), REPORT
     host = train_model.HostModel(MODEL, CLIP, VAE)
     for record in DATASET:
-        example, errors = train_nodes.load_example(record, (128, 128), host.tokenizer, chunk=32)
+        example, errors = load_example(record, (128, 128), host.tokenizer, chunk=32)
         assert not errors and len(example["tokens"]) == len({tuple(t) for t in example["tokens"]}) == len(record.nouns)
         words = record.caption.replace(",", " ,").split()
         for noun, tokens in zip(example["nouns"], example["tokens"], strict=True):
@@ -520,9 +521,9 @@ def check_scenes_are_grounded_whole():
 
 def check_a_flat_curve_can_be_drawn():
     for losses in ([0.5], [0.0], [2.0, 2.0]):
-        found = train_nodes.loss_map({"total": losses, "ldm": losses})
+        found = training_run.loss_map({"total": losses, "ldm": losses})
         assert max(found["loss"]) > min(found["loss"]) and found["loss"][: len(losses)] == losses
-    assert train_nodes.loss_map({"total": [1.0, 2.0]})["loss"] == [1.0, 2.0]
+    assert training_run.loss_map({"total": [1.0, 2.0]})["loss"] == [1.0, 2.0]
 
 
 for check in [value for name, value in list(globals().items()) if name.startswith("check_")]:
