@@ -115,7 +115,7 @@ def train(
     from tokencompose_core.identity import RunSettings
     from tokencompose_core.training import PRESETS
 
-    from .training import Run, TrainOptions
+    from .training import TrainingRun, TrainOptions
 
     given = {
         "steps": steps,
@@ -154,7 +154,7 @@ def train(
         workers=workers,
         log=log,
     )
-    run = Run(load_model(model, config), settings, options, device)
+    run = TrainingRun(load_model(model, config), settings, options, device)
     run.prepare(find_problems)
     columns = (
         TextColumn("{task.description}"),
@@ -213,7 +213,7 @@ def prepare(
 ) -> None:
     """Make a training set of images and captions: choose captions, find nouns, draw masks.
 
-    Stopped and run again it goes on behind the last image.
+    Run again after an interrupt, it goes on with the next image.
     """
     from tokencompose_core import preparation
 
@@ -257,8 +257,8 @@ def shards(
 ) -> None:
     """Write a training set as WebDataset tar shards, for sets with too many files for a disk or a network.
 
-    Files are copied as they are. A record whose files are missing or no images ends it, and nothing is left: see
-    `realcompo check`. Many GPUs or --workers need as many shards as they are together.
+    Files are copied as they are. A record with a file that is missing or no image is an error, and then nothing is
+    written; `realcompo check` lists all such records. Training needs at least one shard for each GPU and --workers.
     """
     from tokencompose_core.formats import open_records
     from tokencompose_core.records import each_record
@@ -275,7 +275,7 @@ def shards(
 
 
 def find_problems(records, tokenizer) -> list:
-    """All problems of a set, with a bar."""
+    """All problems of a set, with a progress bar."""
     from tokencompose_core.checking import check
 
     with Progress(TextColumn("checking"), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bars:

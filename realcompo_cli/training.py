@@ -1,4 +1,4 @@
-"""A training run on disk: its data, its folder, its logs, and what it leaves behind."""
+"""A training run of the command line: its data, checkpoints and logs, and the model files that it writes."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class TrainOptions:
     log: Literal["none", "tensorboard", "wandb"] = "none"
 
 
-class Run:
-    """`prepare`, then `train`. Of several processes only the main one writes."""
+class TrainingRun:
+    """One run: call `prepare`, then `train`. Of several processes only the main one writes files."""
 
     def __init__(self, pipeline: DiffusionPipeline, settings: RunSettings, options: TrainOptions, device: str | None):
         self.pipeline, self.settings, self.options = pipeline, settings, options
@@ -70,7 +70,7 @@ class Run:
         return width, height
 
     def prepare(self, find_problems: Callable) -> None:
-        """Checks the data and makes the model ready. Raises RealCompoError for data that cannot be used."""
+        """Check the data and make the model ready. Raises RealCompoError for data that cannot be used."""
         records = open_records(self.options.data, self.options.masks)
         records = kept_records(records, find_problems(records, self.pipeline.tokenizer), self.options.on_problem)
         self.fingerprint = records.fingerprint() if isinstance(records, ShardSet) else fingerprint(each_record(records))
@@ -82,7 +82,7 @@ class Run:
         size, tokenizer = self._size, self.pipeline.tokenizer
         chunk = tokenizer.model_max_length
         self._held_out = [TokenComposeDataset(records, size, tokenizer, chunk=chunk)[-1 - i] for i in range(held)]
-        self._records = _Head(records, len(records) - held) if held else records
+        self._records = _FirstRecords(records, len(records) - held) if held else records
         self.settings = replace(self.settings, model=pipeline_fingerprint(self.pipeline))
         self.pipeline.to(self.runtime.device)
         unet = self.pipeline.unet.float()
@@ -142,16 +142,15 @@ class Run:
         return [*files.written, *self._save(tell)] if self.runtime.is_main else []
 
     def draw(self) -> Iterator[Any]:
-        """A picture of each prompt, from the same noise every time."""
+        """A picture of each validation prompt, always from the same noise."""
         width, height = self._size
         for prompt in self.options.prompts:
             generator = torch.Generator().manual_seed(self.settings.seed)
-            yield self.pipeline(prompt, width=width, height=height, generator=generator, num_inference_steps=25).images[
-                0
-            ]
+            options = {"width": width, "height": height, "num_inference_steps": VALIDATION_STEPS}
+            yield self.pipeline(prompt, generator=generator, **options).images[0]
 
     def _save(self, tell: Callable[[str], None]) -> list[Path]:
-        """The trained model in every form that others load; of a stopped run too."""
+        """Write the model, also of a run that was stopped: a LoRA, or a diffusers UNet and a ComfyUI checkpoint."""
         about = metadata(asdict(self.settings), self.done, self.fingerprint)
         if self.settings.rank:
             path = self.options.output / "lora.safetensors"
@@ -167,8 +166,8 @@ class Run:
         return [folder, file]
 
 
-class _Head:
-    """The first `count` records: the rest is held out."""
+class _FirstRecords:
+    """The first `count` of the records; the others are held out for validation."""
 
     def __init__(self, records, count: int):
         self._records, self._count = records, count
@@ -190,7 +189,10 @@ def _runtime(precision: str, device: str | None) -> Runtime:
 
 @contextmanager
 def _history(options: TrainOptions, done: int, is_main: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Yields log(step, figures): a line of history.jsonl each, and where else it is wanted. Later lines are dropped."""
+    """Yields log(step, figures), which adds a line to history.jsonl, and logs where `options.log` says.
+
+    Lines of steps after `done`, which the run will do again, are removed first.
+    """
     if not is_main:
         yield lambda step, figures: None
         return
@@ -228,7 +230,7 @@ def _writer(options: TrainOptions, done: int) -> Callable[[int, dict[str, float]
 
 @contextmanager
 def _stop_on_interrupt(tell: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C lets the step end and the checkpoint be written; a second one leaves at once."""
+    """Yields a function that tells whether Ctrl-C was pressed. A second Ctrl-C ends the program at once."""
     asked = []
 
     def ask(number, frame) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written so that a crash at any moment leaves the older ones usable."""
+"""Checkpoints of a training run. A crash at any moment leaves the older ones usable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = {"rank": "LoRA rank", "size": "size (height, width)", "model": "model we
 class Checkpoints:
     """`checkpoint-000500.pt` and so on in `folder`, the last `keep` of them.
 
-    fingerprint: of the training data; a run does not go on with other data than it began with.
+    fingerprint: `records.fingerprint` of the training data, which a resumed run must share.
     """
 
     def __init__(self, folder: str | Path, keep: int = 3, fingerprint: str = ""):

@@ -18,10 +18,10 @@ from .records import DatasetError, Problem, Record, RecordError
 
 
 class TokenComposeDataset(Dataset):
-    """Examples of `records` at `size`, see `load_example`, each with the `problems` that were met on the way.
+    """Examples of `records` at `size` (see `load_example`), each with a list of `problems`.
 
-    A record that cannot be read is replaced by the next one that can; a noun that cannot be grounded is left out. Both
-    are told in `problems`, and training goes on. DatasetError only where no record at all can be read.
+    A record that cannot be read is replaced by the next one that can, and a noun that cannot be grounded is left out;
+    `problems` has both. Raises DatasetError only where no record at all can be read.
     """
 
     def __init__(self, records: Sequence[Record], size: Size, tokenizer: Callable, *, chunk: int = CHUNK):

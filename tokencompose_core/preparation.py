@@ -4,8 +4,8 @@
     nouns      the caption's nouns (see `taggers.py`)
     masks      where each noun is in the image: masks that the user has, or Grounding DINO and SAM
 
-Each stage is a function of one image and keeps what it found in `stages/NAME.jsonl` of the output folder, line by line:
-a run that is stopped goes on behind the last image. Delete a stage's file to have it done again, with those after it.
+Each stage is a function of one image. What it found is a line of `stages/NAME.jsonl` in the output folder, so that a
+run that was stopped goes on with the next image. To repeat a stage, delete its file and those of the stages after it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ MakeMasks = Callable[[Image.Image, str, Sequence[str]], Sequence["np.ndarray | N
 """An image (RGB), its file name, nouns -> for each noun a (height, width) bool mask; None where nothing is found."""
 
 
-class Picture(NamedTuple):
-    """An image of the source folder, by its name there, and all its captions."""
+class CaptionedImage(NamedTuple):
+    """The file name of an image in the source folder, and all its captions."""
 
     name: str
     captions: tuple[str, ...]
 
 
-def read_pictures(images: Path, captions: Path | None = None) -> list[Picture]:
+def read_pictures(images: Path, captions: Path | None = None) -> list[CaptionedImage]:
     """The images of a folder that have captions, sorted by name.
 
     captions: None for `NAME.txt` beside each image, a caption a line; a JSON-lines file of {"file_name", "text"} with
@@ -56,7 +56,7 @@ def read_pictures(images: Path, captions: Path | None = None) -> list[Picture]:
         texts = {name: _lines((images / name).with_suffix(".txt")) for name in names}
     else:
         texts = _caption_file(captions)
-    pictures = [Picture(name, tuple(texts[name])) for name in names if texts.get(name)]
+    pictures = [CaptionedImage(name, tuple(texts[name])) for name in names if texts.get(name)]
     if not pictures:
         where = captions or f"{images}: expected NAME.txt beside NAME.jpg"
         raise DatasetError(f"none of the {len(names)} images in {images} has a caption in {where}")
@@ -64,7 +64,7 @@ def read_pictures(images: Path, captions: Path | None = None) -> list[Picture]:
 
 
 def prepare(
-    pictures: Sequence[Picture],
+    pictures: Sequence[CaptionedImage],
     images: Path,
     output: Path,
     choose: ChooseCaption,
@@ -75,7 +75,8 @@ def prepare(
 ) -> Path:
     """Run all stages and write `output/metadata.jsonl`, with the images and `seg/` beside it; returns its path.
 
-    `progress(stage, done, total)` is called after each image, `tell` of images that cannot be read: they are left out.
+    `progress(stage, done, total)` is called after each image, `tell` with a line about each
+    image that cannot be read and is left out.
     """
     records: list[dict[str, Any]] = [{"file_name": name, "captions": captions} for name, captions in pictures]
     work: dict[str, Callable[[dict, Image.Image], dict]] = {
@@ -137,7 +138,7 @@ def masks_from_folder(folder: Path) -> MakeMasks:
 
 
 class _Stage:
-    """What a stage found so far, one line of its file for each record. Raises DatasetError for other records."""
+    """What a stage found so far, a line of its file for each record. Raises DatasetError for other records."""
 
     def __init__(self, path: Path, records: Sequence[dict]):
         self._path = path
@@ -172,7 +173,7 @@ def _write_masks(output: Path, record: dict, masks: Sequence[np.ndarray | None])
 
 
 def _file_name(noun: str) -> str:
-    """A noun as part of a file name, on any system."""
+    """A noun as part of a file name that every system allows."""
     return "".join(c if c.isalnum() or c in "-'" else "_" for c in noun)
 
 
@@ -186,7 +187,7 @@ def _open(path: Path) -> Image.Image | OSError:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    """As `files.replacing`; makes the folders."""
+    """As `files.replacing`, and makes the folders above."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         yield part

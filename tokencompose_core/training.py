@@ -1,7 +1,8 @@
-"""Fine-tuning with TokenCompose's losses: settings at the top, one visible loop.
+"""Fine-tuning with TokenCompose's losses: the settings and the training loop.
 
-Every sample draws its noise, timestep and caption dropout from the seed and its position in the run alone. So a resumed
-run goes on exactly where it was, and many processes see what one with a larger batch would.
+The noise, timestep and caption dropout of a sample depend on the seed and on its position in the run alone. So a
+resumed run gives the same weights as one that was not stopped, and many processes train as one with a batch as large as
+all of theirs.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ FREE_TO_CHANGE = {"steps", "checkpoint_every", "keep_checkpoints", "validate_eve
 
 
 class TrainableModel(Protocol):
-    """A diffusion model, as training needs it. Conditionings and latents are made without gradient."""
+    """What training needs of a diffusion model. Conditionings and latents are made without gradient."""
 
     network: nn.Module
     """Its parameters with `requires_grad` are trained."""
@@ -102,7 +103,7 @@ class TrainableModel(Protocol):
     def encode(self, images: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents, (B, C, h, w) in fp32, of pictures (B, 3, H, W).
 
-        `keys` name the examples, for a model that remembers.
+        `keys`: the examples' names, for a model that caches their latents.
         """
 
     def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class TrainableModel(Protocol):
 
 
 class StepReport(NamedTuple):
-    """What one optimizer step came to, over all processes. `step` counts from 1.
+    """The result of one optimizer step, over all processes. `step` counts from 1.
 
     losses: `total` (equation 7) and its three terms `ldm`, `token`, `pixel` without their weights; `share` is a metric:
     how much of the nouns' attention falls inside their masks (NaN where no noun was shown).
@@ -282,7 +283,7 @@ TERMS = ("total", "ldm", "token", "pixel", "share")
 
 
 def sample_generator(seed: int, position: int) -> torch.Generator:
-    """The randomness of the sample at this position of the run, whatever batch and process it is in."""
+    """The random generator of the sample at this position of the run, whatever batch and process it is in."""
     (state,) = np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state >> 1))
 
@@ -298,7 +299,7 @@ def rate_factor(step: int, settings: TrainSettings) -> float:
 
 
 def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Raises RealCompoError where there is none."""
+    """Those that require a gradient. Raises RealCompoError where there is none."""
     trained = [p for p in network.parameters() if p.requires_grad]
     if not trained:
         raise RealCompoError("nothing to train: no parameter of the network requires a gradient")
