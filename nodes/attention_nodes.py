@@ -28,6 +28,7 @@ from realcompo_core.attention.maps import AttentionMaps, Keep, PromptWords
 from realcompo_core.attention.panel import write_panel
 from realcompo_core.attention.recorder import Recorder
 from realcompo_core.errors import RealCompoError
+from realcompo_core.files import write_file
 
 from .host.connections import output_is_used
 from .host.prompt_tokens import prompt_words
@@ -381,11 +382,10 @@ def _export(maps: AttentionMaps, text: str, kind: str, prefix: str) -> None:
         path = Path(folder) / f"{name}_{counter:05}.{kind}"
     try:
         if kind == "json":
-            path.write_text(text)
+            write_file(path, text)
         else:
             maps.save(path)
     except OSError as error:
-        path.unlink(missing_ok=True)
         raise RealCompoError(f"cannot write {path.name} to the output folder: {error}") from error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realcompo_core.errors import RealCompoError
+from realcompo_core.files import write_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +29,7 @@ class Files:
         path = self.folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, content.encode() if isinstance(content, str) else content)
+            write_file(path, content)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}. Choose another place") from error
         self.written.append(path)
@@ -43,13 +43,3 @@ def png(picture: Image) -> bytes:
     buffer = BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

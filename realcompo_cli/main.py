@@ -370,6 +370,7 @@ def providers() -> None:
 
 app.command()(train_commands.prepare)
 app.command()(train_commands.check)
+app.command()(train_commands.shards)
 app.command()(train_commands.train)
 
 

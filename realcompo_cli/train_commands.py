@@ -1,4 +1,4 @@
-"""`realcompo prepare`, `check` and `train`: a training set, and a model that learns from it."""
+"""`realcompo prepare`, `check`, `shards` and `train`: a training set, and a model that learns from it."""
 
 from __future__ import annotations
 
@@ -106,14 +106,16 @@ def train(
 ) -> None:
     """Fine-tune a model so that each noun's attention falls on its object.
 
-    Run again with the same options it goes on from its last checkpoint. Ctrl-C saves and leaves. On many GPUs:
+    Run again with the same options it goes on from its last checkpoint. It refuses to do so with another model, size or
+    LoRA rank, with other data, or with other settings of the training. Ctrl-C saves and leaves. On many GPUs:
     accelerate launch -m realcompo_cli train ...
     """
-    from dataclasses import replace
+    from dataclasses import asdict
 
+    from tokencompose_core.identity import RunSettings
     from tokencompose_core.training import PRESETS
 
-    from .training import Run, TrainOptions
+    from .training import TrainingRun, TrainOptions
 
     given = {
         "steps": steps,
@@ -135,16 +137,15 @@ def train(
         "keep_checkpoints": keep_checkpoints,
         "validate_every": validate_every,
     }
-    settings = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
     width, _, height = size.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) % 8 == int(height) % 8 == 0 < int(width)):
         raise typer.BadParameter(f"{size!r} is no size: write for example 512x512, both divisible by 8")
+    changed = {name: value for name, value in given.items() if value is not None}
+    settings = RunSettings(**asdict(PRESETS[preset]) | changed, rank=lora, size=(int(height), int(width)))
     options = TrainOptions(
         data=data,
         masks=masks,
         output=output,
-        size=(int(width), int(height)),
-        lora=lora,
         validation=validation,
         prompts=tuple(prompt or ()),
         checkpointing=checkpointing,
@@ -153,7 +154,7 @@ def train(
         workers=workers,
         log=log,
     )
-    run = Run(load_model(model, config), settings, options, device)
+    run = TrainingRun(load_model(model, config), settings, options, device)
     run.prepare(find_problems)
     columns = (
         TextColumn("{task.description}"),
@@ -212,7 +213,7 @@ def prepare(
 ) -> None:
     """Make a training set of images and captions: choose captions, find nouns, draw masks.
 
-    Stopped and run again it goes on behind the last image.
+    Run again after an interrupt, it goes on with the next image.
     """
     from tokencompose_core import preparation
 
@@ -248,8 +249,33 @@ def prepare(
     out.print(Text(f"Written: {path}. Look at it with: realcompo check {output}"), soft_wrap=True)
 
 
+def shards(
+    data: DataArgument,
+    output: Annotated[Path, typer.Option(help="New folder for the shards.")],
+    masks: MasksOption = None,
+    per_shard: Annotated[int, typer.Option(help="Records in a shard.", min=1)] = 1000,
+) -> None:
+    """Write a training set as WebDataset tar shards, for sets with too many files for a disk or a network.
+
+    Files are copied as they are. A record with a file that is missing or no image is an error, and then nothing is
+    written; `realcompo check` lists all such records. Training needs at least one shard for each GPU and --workers.
+    """
+    from tokencompose_core.formats import open_records
+    from tokencompose_core.records import each_record
+    from tokencompose_core.shards import ShardSet, write_shards
+
+    records = open_records(data, masks)
+    entries = records.each() if isinstance(records, ShardSet) else each_record(records)
+    with Progress(TextColumn("writing"), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bars:
+        written = write_shards(bars.track(entries, total=len(records)), output, per_shard)
+    count = f"{len(written.paths)} shard{'' if len(written.paths) == 1 else 's'}"
+    out.print(
+        Text(f"Written: {len(written)} records in {count}. Train on them: realcompo train {output}"), soft_wrap=True
+    )
+
+
 def find_problems(records, tokenizer) -> list:
-    """All problems of a set, with a bar."""
+    """All problems of a set, with a progress bar."""
     from tokencompose_core.checking import check
 
     with Progress(TextColumn("checking"), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bars:

@@ -1,4 +1,4 @@
-"""A training run on disk: its data, its folder, its logs, and what it leaves behind."""
+"""A training run of the command line: its data, checkpoints and logs, and the model files that it writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,19 +16,21 @@ import torch
 from diffusers import DiffusionPipeline
 
 from realcompo_core.errors import RealCompoError
+from realcompo_core.files import write_file
+from tokencompose_core.batches import training_batches
 from tokencompose_core.cache import CachedModel
 from tokencompose_core.checking import kept_records
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.dataset import TokenComposeDataset
-from tokencompose_core.diffusers_model import DiffusersModel
+from tokencompose_core.diffusers_model import DiffusersModel, pipeline_fingerprint
 from tokencompose_core.export import UnknownLayoutError, metadata, save_checkpoint, save_lora, save_unet
-from tokencompose_core.feeding import feed
 from tokencompose_core.formats import open_records
+from tokencompose_core.identity import RunSettings
 from tokencompose_core.lora import add_lora
 from tokencompose_core.records import each_record, fingerprint
 from tokencompose_core.runtime import Runtime
 from tokencompose_core.shards import ShardSet
-from tokencompose_core.training import StepReport, TrainSettings, train
+from tokencompose_core.training import StepReport, train
 from tokencompose_core.validation import evaluate
 
 from .files import Files
@@ -39,13 +41,11 @@ VALIDATION_STEPS = 25  # of sampling
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What of a run is not the trainer's: files, sizes, what is held out, what is logged."""
+    """What a run has beside its settings: where files are, what is held out, what is drawn and logged."""
 
     data: Path
     output: Path
-    size: tuple[int, int]
     masks: Path | None = None
-    lora: int = 0
     validation: int = 0
     prompts: tuple[str, ...] = ()
     checkpointing: bool = True
@@ -55,16 +55,22 @@ class TrainOptions:
     log: Literal["none", "tensorboard", "wandb"] = "none"
 
 
-class Run:
-    """`prepare`, then `train`. Of several processes only the main one writes."""
+class TrainingRun:
+    """One run: call `prepare`, then `train`. Of several processes only the main one writes files."""
 
-    def __init__(self, pipeline: DiffusionPipeline, settings: TrainSettings, options: TrainOptions, device: str | None):
+    def __init__(self, pipeline: DiffusionPipeline, settings: RunSettings, options: TrainOptions, device: str | None):
         self.pipeline, self.settings, self.options = pipeline, settings, options
         self.runtime = _runtime(settings.precision, device)
         self.done = 0
 
+    @property
+    def _size(self) -> tuple[int, int]:
+        """Width and height of the training images."""
+        height, width = self.settings.size
+        return width, height
+
     def prepare(self, find_problems: Callable) -> None:
-        """Checks the data and makes the model ready. Raises RealCompoError for data that cannot be used."""
+        """Check the data and make the model ready. Raises RealCompoError for data that cannot be used."""
         records = open_records(self.options.data, self.options.masks)
         records = kept_records(records, find_problems(records, self.pipeline.tokenizer), self.options.on_problem)
         self.fingerprint = records.fingerprint() if isinstance(records, ShardSet) else fingerprint(each_record(records))
@@ -73,19 +79,21 @@ class Run:
             raise RealCompoError(
                 f"validation is {held} of {len(records)} records: it must be fewer, and shards cannot be divided"
             )
-        size, tokenizer = self.options.size, self.pipeline.tokenizer
+        size, tokenizer = self._size, self.pipeline.tokenizer
         chunk = tokenizer.model_max_length
         self._held_out = [TokenComposeDataset(records, size, tokenizer, chunk=chunk)[-1 - i] for i in range(held)]
-        self._records = _Head(records, len(records) - held) if held else records
+        self._records = _FirstRecords(records, len(records) - held) if held else records
+        self.settings = replace(self.settings, model=pipeline_fingerprint(self.pipeline))
         self.pipeline.to(self.runtime.device)
         unet = self.pipeline.unet.float()
-        if self.options.lora:
-            add_lora(unet, self.options.lora, seed=self.settings.seed)
+        if self.settings.rank:
+            add_lora(unet, self.settings.rank, seed=self.settings.seed)
         else:
             unet.requires_grad_(True)
         self.model = DiffusersModel(self.pipeline, self.options.checkpointing)
         if self.options.cache:
-            self.model = CachedModel(self.model, self.options.output / "cache" / self.fingerprint[:16])
+            folder = self.options.output / "cache" / f"{self.fingerprint[:16]}-{self.settings.model}"
+            self.model = CachedModel(self.model, folder)
         self.checkpoints = Checkpoints(
             self.options.output / "checkpoints", self.settings.keep_checkpoints, self.fingerprint
         )
@@ -115,9 +123,9 @@ class Run:
 
             self.done = train(
                 self.model,
-                feed(
+                training_batches(
                     self._records,
-                    self.options.size,
+                    self._size,
                     self.pipeline.tokenizer,
                     self.settings,
                     self.runtime,
@@ -134,18 +142,17 @@ class Run:
         return [*files.written, *self._save(tell)] if self.runtime.is_main else []
 
     def draw(self) -> Iterator[Any]:
-        """A picture of each prompt, from the same noise every time."""
-        width, height = self.options.size
+        """A picture of each validation prompt, always from the same noise."""
+        width, height = self._size
         for prompt in self.options.prompts:
             generator = torch.Generator().manual_seed(self.settings.seed)
-            yield self.pipeline(prompt, width=width, height=height, generator=generator, num_inference_steps=25).images[
-                0
-            ]
+            options = {"width": width, "height": height, "num_inference_steps": VALIDATION_STEPS}
+            yield self.pipeline(prompt, generator=generator, **options).images[0]
 
     def _save(self, tell: Callable[[str], None]) -> list[Path]:
-        """The trained model in every form that others load; of a stopped run too."""
+        """Write the model, also of a run that was stopped: a LoRA, or a diffusers UNet and a ComfyUI checkpoint."""
         about = metadata(asdict(self.settings), self.done, self.fingerprint)
-        if self.options.lora:
+        if self.settings.rank:
             path = self.options.output / "lora.safetensors"
             save_lora(self.pipeline.unet, path, about)
             return [path]
@@ -159,8 +166,8 @@ class Run:
         return [folder, file]
 
 
-class _Head:
-    """The first `count` records: the rest is held out."""
+class _FirstRecords:
+    """The first `count` of the records; the others are held out for validation."""
 
     def __init__(self, records, count: int):
         self._records, self._count = records, count
@@ -182,7 +189,10 @@ def _runtime(precision: str, device: str | None) -> Runtime:
 
 @contextmanager
 def _history(options: TrainOptions, done: int, is_main: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Yields log(step, figures): a line of history.jsonl each, and where else it is wanted. Later lines are dropped."""
+    """Yields log(step, figures), which adds a line to history.jsonl, and logs where `options.log` says.
+
+    Lines of steps after `done`, which the run will do again, are removed first.
+    """
     if not is_main:
         yield lambda step, figures: None
         return
@@ -190,7 +200,7 @@ def _history(options: TrainOptions, done: int, is_main: bool) -> Iterator[Callab
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text().splitlines() if path.exists() else []
     lines = [line for line in lines if json.loads(line)["step"] <= done]
-    path.write_text("".join(line + "\n" for line in lines))
+    write_file(path, "".join(line + "\n" for line in lines))
     writer = _writer(options, done)
     with path.open("a") as file:
 
@@ -220,7 +230,7 @@ def _writer(options: TrainOptions, done: int) -> Callable[[int, dict[str, float]
 
 @contextmanager
 def _stop_on_interrupt(tell: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C lets the step end and the checkpoint be written; a second one leaves at once."""
+    """Yields a function that tells whether Ctrl-C was pressed. A second Ctrl-C ends the program at once."""
     asked = []
 
     def ask(number, frame) -> None:

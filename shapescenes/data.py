@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from realcompo_core.files import replacing
 from shapescenes.drawing import draw
 from shapescenes.world import Scene, training_scene
 
@@ -27,9 +28,8 @@ def pictures(style: str, count: int, folder: Path, workers: int = 2) -> np.ndarr
         folder.mkdir(parents=True, exist_ok=True)
         with ProcessPoolExecutor(workers) as pool:
             drawn = np.stack(list(pool.map(partial(_picture, style), range(count), chunksize=64)))
-        partial_path = path.with_suffix(".part.npy")
-        np.save(partial_path, drawn)
-        partial_path.rename(path)
+        with replacing(path) as part, part.open("wb") as file:
+            np.save(file, drawn)
     return np.load(path, mmap_mode="r")
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from realcompo_core.errors import RealCompoError
+from realcompo_core.files import replacing, write_file
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -22,12 +23,12 @@ def save(name: str, state: dict[str, Tensor]) -> None:
     """Write `weights/<name>.safetensors` in fp16 and its SHA-256 into `weights/checksums.json`."""
     WEIGHTS.mkdir(exist_ok=True)
     path = WEIGHTS / f"{name}.safetensors"
-    path.touch(mode=0o644)
-    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}, path)
+    with replacing(path) as part:
+        save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}, part)
     index = WEIGHTS / "checksums.json"
     checksums = json.loads(index.read_text()) if index.exists() else {}
     checksums[path.name] = _sha256(path)
-    index.write_text(json.dumps(checksums, indent=2, sort_keys=True) + "\n")
+    write_file(index, json.dumps(checksums, indent=2, sort_keys=True) + "\n")
 
 
 def load(name: str) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from realcompo_core.diffusers.conditioners import gligen_tokens
+from realcompo_core.files import replacing
 from shapescenes import data, files, judge, models
 from shapescenes.sizes import LATENT_SCALE
 from shapescenes.tokenizer import tokenizer
@@ -67,8 +68,8 @@ def train_loop(stage: str, model: nn.Module, loss: Callable[[int], Tensor], fold
             print(f"{stage} {step + 1}/{steps} loss {value.item():.4f} {pace:.2f} s/step", flush=True)
         if time.monotonic() - saved > SAVE_EVERY or step + 1 == steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
-            torch.save({**state, "step": step + 1}, state_file.with_suffix(".part"))
-            state_file.with_suffix(".part").replace(state_file)
+            with replacing(state_file) as part:
+                torch.save({**state, "step": step + 1}, part)
             saved = time.monotonic()
     with torch.no_grad():
         torch._foreach_copy_(trained, average)
@@ -161,7 +162,8 @@ def latents(style: str, count: int, folder: Path) -> Tensor:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             parts = data.pictures(style, count, folder)
             encoded = [vae.encoder(to_tensor(parts[i : i + 100])).float() for i in range(0, count, 100)]
-        torch.save(torch.cat(encoded).contiguous() * LATENT_SCALE, path)
+        with replacing(path) as part:
+            torch.save(torch.cat(encoded).contiguous() * LATENT_SCALE, part)
     return torch.load(path, weights_only=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from realcompo_core.errors import RealCompoError
 from shapescenes.models import pipelines
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.diffusers_model import DiffusersModel
@@ -17,7 +18,20 @@ from tokencompose_core.training import TrainSettings, train
 torch.set_num_threads(1)
 
 
-def main(folder: str, batch_size: int, steps: int) -> None:
+class FaultyModel(DiffusersModel):
+    """The second of two processes gets a gradient that is not a number in its fifth batch; all losses are finite."""
+
+    batches = 0
+
+    def predict(self, *args):
+        output = super().predict(*args)
+        self.batches += 1
+        if self.batches == 5 and os.environ.get("RANK") == "1":
+            output.register_hook(lambda gradient: gradient * float("nan"))
+        return output
+
+
+def main(folder: str, batch_size: int, steps: int, faulty: bool = False) -> None:
     pipeline = pipelines()[0]
     pipeline.unet.requires_grad_(True)
     settings = TrainSettings(
@@ -42,18 +56,24 @@ def main(folder: str, batch_size: int, steps: int) -> None:
     ]
     order = EpochOrder(len(examples), settings.seed, runtime.rank, runtime.processes)
     reports = []
-    train(
-        DiffusersModel(pipeline, checkpointing=False),
-        lambda first: ([examples[i] for i in part] for part in order.batches(batch_size, first)),
-        settings,
-        Checkpoints(Path(folder) / "checkpoints"),
-        runtime,
-        reports.append,
-    )
+    error = ""
+    try:
+        train(
+            (FaultyModel if faulty else DiffusersModel)(pipeline, checkpointing=False),
+            lambda first: ([examples[i] for i in part] for part in order.batches(batch_size, first)),
+            settings,
+            Checkpoints(Path(folder) / "checkpoints"),
+            runtime,
+            reports.append,
+        )
+    except RealCompoError as refusal:
+        error = str(refusal)
     curve = [{"step": r.step, **r.losses} for r in reports]
     weights = {name: float(p.detach().double().sum()) for name, p in pipeline.unet.named_parameters()}
-    (Path(folder) / f"rank{runtime.rank}.json").write_text(json.dumps({"curve": curve, "weights": weights}))
+    (Path(folder) / f"rank{runtime.rank}.json").write_text(
+        json.dumps({"curve": curve, "weights": weights, "error": error})
+    )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), faulty="faulty" in sys.argv)

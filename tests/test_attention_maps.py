@@ -191,6 +191,35 @@ def test_a_saved_recording_is_the_same_when_loaded(tmp_path):
         assert all(torch.equal(value, after.maps[key]) for key, value in before.maps.items())
 
 
+@pytest.mark.parametrize("saved", ["m", "m.npz", "m.v2"])
+def test_a_name_without_npz_is_saved_with_it_and_loaded_with_or_without(tmp_path, saved):
+    recording_of = AttentionMaps([recording()])
+    recording_of.save(tmp_path / saved)
+    (file,) = tmp_path.iterdir()
+    assert file.name == saved.removesuffix(".npz") + ".npz"
+    for name in (saved, file.name):
+        loaded = AttentionMaps.load(str(tmp_path / name))
+        assert loaded.branches[0].maps.keys() == recording_of.branches[0].maps.keys()
+    file.rename(tmp_path / "renamed")
+    assert AttentionMaps.load(tmp_path / "renamed").branches
+    with pytest.raises(RealCompoError, match="nothing.npz holds no attention maps"):
+        AttentionMaps.load(tmp_path / "nothing")
+
+
+def test_a_recording_that_cannot_be_written_leaves_the_older_file(tmp_path, monkeypatch):
+    AttentionMaps([recording()]).save(tmp_path / "m.npz")
+    before = (tmp_path / "m.npz").read_bytes()
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space left"):
+        AttentionMaps([recording(seed=5)]).save(tmp_path / "m.npz")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("m.npz", before)]
+
+
 @pytest.mark.parametrize("content", [b"", b"text", None])
 def test_another_file_is_refused_by_name(tmp_path, content):
     path = tmp_path / "other.npz"

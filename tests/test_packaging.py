@@ -1,5 +1,7 @@
 """What an import brings along, seen from a fresh interpreter, and how ComfyUI loads the folder as a node pack."""
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -86,3 +88,101 @@ def test_the_tests_themselves_do_not_import_the_pack():
     """pytest would otherwise run the root `__init__.py` under a name of its own."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     assert str(ROOT / "__init__.py") not in files and str(ROOT / "nodes" / "__init__.py") not in files
+
+
+# What each extra is for. Beside it a module may use what the base has, and optional packages that it asks for by name.
+EXTRAS = {
+    "": ["realcompo_core", "tokencompose_core"],
+    "diffusers": [
+        "realcompo_core/diffusers",
+        "tokencompose_core/diffusers_model.py",
+        "tokencompose_core/annotators.py",
+    ],
+    "openai": ["realcompo_core/providers/openai_server.py"],
+    "cli": ["realcompo_cli", "shapescenes"],
+    "train": ["tokencompose_core", "shapescenes/train.py"],
+}
+ADAPTERS = {  # modules of the base's packages that another extra is for
+    "": [*EXTRAS["diffusers"], *EXTRAS["openai"], "tokencompose_core/distributed.py", "tokencompose_core/taggers.py"],
+}
+OURS = ("realcompo_core", "tokencompose_core", "realcompo_cli", "shapescenes")
+TAGGERS = {"flair", "spacy"}  # `get_tagger` says how to install them
+DISTRIBUTIONS = {"PIL": "pillow"}  # where the package has another name than what is imported
+
+
+def modules_of(extra):
+    """The files of an extra, with those of this project that they import when they are imported."""
+    found = {file for entry in EXTRAS[extra] for file in python_files(entry)}
+    found -= {file for entry in ADAPTERS.get(extra, ()) for file in python_files(entry)}
+    own, waiting = set(found), list(found)
+    while waiting:
+        for name in imports(waiting.pop(), nested=False):
+            file = file_of(name)
+            if file and file not in found:
+                found.add(file)
+                waiting.append(file)
+    return {file: file in own for file in found}
+
+
+def python_files(path):
+    return [ROOT / path] if path.endswith(".py") else list((ROOT / path).rglob("*.py"))
+
+
+def file_of(name):
+    path = ROOT.joinpath(*name.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def imports(file, nested):
+    """Full names of the modules that a file imports; with `nested` also inside of functions. Optional ones are not."""
+    package = file.relative_to(ROOT).parent.parts
+    waiting, found = [ast.parse(file.read_text(encoding="utf-8"))], []
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else ()
+            name = ".".join([*start, *filter(None, [node.module])])
+            found += [name, *(f"{name}.{alias.name}" for alias in node.names if file_of(f"{name}.{alias.name}"))]
+        elif is_optional(node) or (isinstance(node, ast.FunctionDef) and not nested):
+            continue
+        else:
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def is_optional(node):
+    """Types only, or a `try` that says how to install what is missing."""
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    if isinstance(node, ast.Try):
+        names = [name for handler in node.handlers for name in ast.walk(handler) if isinstance(name, ast.Name)]
+        return any(name.id == "ImportError" for name in names)
+    return False
+
+
+def declared(extra, project):
+    """Lower-case names of the packages that `pip install realcompo[extra]` asks for."""
+    names = set()
+    for requirement in project["dependencies"] + project["optional-dependencies"].get(extra, []):
+        name, inner = re.match(r"([\w-]+)(?:\[([\w,]+)\])?", requirement).groups()
+        for other in (inner or "").split(","):
+            names |= declared(other, project) if name == "realcompo" and other else set()
+        names.add(name.lower())
+    return names
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_declares_what_its_modules_import(extra):
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known, missing = declared(extra, project), {}
+    for file, is_own in modules_of(extra).items():
+        for name in imports(file, nested=is_own):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top in OURS or top in TAGGERS:
+                continue
+            if DISTRIBUTIONS.get(top, top).lower() not in known:
+                missing.setdefault(top, set()).add(str(file.relative_to(ROOT)))
+    assert not missing

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from training_set import record, rectangle, save, write_metadata, write_set
 
 from shapescenes import models
-from tokencompose_core.dataset import collate, load_example
+from tokencompose_core.dataset import load_example
 from tokencompose_core.formats import MetadataRecords
 from tokencompose_core.records import DatasetError, Record, RecordError, each_record
 from tokencompose_core.shards import ShardSet, write_shards
@@ -308,9 +308,9 @@ def stream(shards, tokenizer, workers=0, **options):
     """The places of the records that a loader gives, without end."""
     options = {"batch_size": 2, "seed": 1, "block": 4} | options
     loader = DataLoader(
-        ShardDataset(shards, SIZE, tokenizer, **options), options["batch_size"], num_workers=workers, collate_fn=collate
+        ShardDataset(shards, SIZE, tokenizer, **options), options["batch_size"], num_workers=workers, collate_fn=list
     )
-    return (where for batch in loader for where in batch["where"])
+    return (example["where"] for batch in loader for example in batch)
 
 
 def test_every_record_once_an_epoch_and_another_order_in_the_next(tmp_path, tokenizer):

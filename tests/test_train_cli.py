@@ -1,8 +1,10 @@
-"""`realcompo prepare`, `check` and `train`, on drawn scenes and the bundled model."""
+"""`realcompo prepare`, `check`, `shards` and `train`, on drawn scenes and the bundled model."""
 
+import copy
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 from typer.testing import CliRunner
 
 from realcompo_cli.main import app
 from shapescenes.drawing import draw
+from shapescenes.models import pipelines
 from shapescenes.world import training_scene
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +88,28 @@ def test_check_lists_every_problem_and_ends_with_1(data, tmp_path):
     assert "2 of 5 records have problems" in text
 
 
+def test_set_is_written_as_shards_and_read_again(data, tmp_path):
+    folder = tmp_path / "shards"
+    result = run("shards", data, "--output", folder, "--per-shard", 2)
+    assert result.exit_code == 0 and "5 records in 3 shards" in flat(result.output), result.output
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".tar", ".tar", ".tar"]
+    result = run("check", folder)
+    assert result.exit_code == 0 and "5 records, no problem." in flat(result.output), result.output
+    result = run("train", folder, "--output", tmp_path / "run", "--steps", 1, *OPTIONS)
+    assert result.exit_code == 0, result.output
+    result = run("shards", folder, "--output", tmp_path / "joined")
+    assert result.exit_code == 0 and "5 records in 1 shard." in flat(result.output), result.output
+
+
+def test_shards_of_a_broken_set_are_not_written(data, tmp_path):
+    (tmp_path / "images" / "1.png").unlink()
+    result = run("shards", data, "--output", tmp_path / "shards")
+    assert result.exit_code == 1 and "metadata.jsonl:2: missing file" in flat(result.output)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("shards")]
+    result = run("shards", data, "--output", tmp_path / "images")
+    assert result.exit_code == 1 and "is there already" in flat(result.output)
+
+
 def test_training_refuses_bad_records_or_skips_them(data, tmp_path):
     (tmp_path / "images" / "1.png").unlink()
     result = run("train", data, "--output", tmp_path / "run", "--steps", 1, *OPTIONS)
@@ -116,6 +142,68 @@ def test_lora_is_saved_as_such(data, tmp_path):
         names = list(file.keys())
         assert json.loads(file.metadata()["realcompo.step"]) == 1
     assert names and all(name.startswith("unet.") and ".lora_" in name for name in names)
+
+
+@pytest.fixture
+def other_model(tmp_path):
+    """A diffusers folder with the bundled model, its UNet and autoencoder slightly changed."""
+    pipeline = copy.deepcopy(pipelines()[0])
+    with torch.no_grad():
+        for module in (pipeline.unet, pipeline.vae):
+            for parameter in module.parameters():
+                parameter.mul_(1.01)
+    pipeline.save_pretrained(tmp_path / "other")
+    return tmp_path / "other"
+
+
+def test_another_model_size_or_rank_does_not_go_on(data, tmp_path, other_model):
+    """Each difference is named; `--lora 4` and then 8 was a traceback, the others were silent."""
+    folder = tmp_path / "run"
+    result = run("train", data, "--output", folder, "--steps", 1, "--lora", 4, *OPTIONS)
+    assert result.exit_code == 0, result.output
+    for options, message in (
+        (["--lora", 8], "LoRA rank 4 there, 8 now"),
+        ([], "LoRA rank 4 there, 0 now"),
+        (["--lora", 4, "--size", "64x128"], "size (height, width) (128, 128) there, (128, 64) now"),
+        (["--lora", 4, "--model", other_model], "model weights"),
+    ):
+        result = run("train", data, "--output", folder, "--steps", 2, *OPTIONS, *options)
+        assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+        assert message in flat(result.output) and "of another run" in flat(result.output)
+    result = run("train", data, "--output", folder, "--steps", 2, "--lora", 4, *OPTIONS)
+    assert result.exit_code == 0 and [entry["step"] for entry in history(folder)] == [1, 2], result.output
+
+
+def test_another_model_has_a_cache_of_its_own(data, tmp_path, other_model):
+    """A run that was stopped before its first checkpoint leaves its latents and texts behind."""
+    folder, fresh = tmp_path / "run", tmp_path / "fresh"
+    options = ["--steps", 1, "--cache", *OPTIONS]
+    run("train", data, "--output", folder, *options)
+    shutil.rmtree(folder / "checkpoints")
+    for output in (folder, fresh):
+        result = run("train", data, "--output", output, "--model", other_model, *options)
+        assert result.exit_code == 0, result.output
+    assert history(folder)[-1]["ldm"] == history(fresh)[-1]["ldm"]
+    assert len(list((folder / "cache").iterdir())) == 2 and len(list((fresh / "cache").iterdir())) == 1
+
+
+def test_checkpoint_of_an_older_version_goes_on_with_a_warning(data, tmp_path):
+    """It does not say its model, size and rank. Weights that do not fit are refused nonetheless."""
+    folder = tmp_path / "run"
+    run("train", data, "--output", folder, "--steps", 1, "--lora", 4, *OPTIONS)
+    path = folder / "checkpoints" / "checkpoint-000001.pt"
+    state = torch.load(path, weights_only=True)
+    for name in ("rank", "size", "model"):
+        del state["settings"][name]
+    torch.save(state, path)
+    for options in (["--lora", 8], []):
+        with pytest.warns(UserWarning, match="does not say its LoRA rank, size .height, width., model weights"):
+            result = run("train", data, "--output", folder, "--steps", 2, *OPTIONS, *options)
+        assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+        assert "of another model or LoRA rank" in flat(result.output)
+    with pytest.warns(UserWarning, match="goes on from it"):
+        result = run("train", data, "--output", folder, "--steps", 2, "--lora", 4, *OPTIONS)
+    assert result.exit_code == 0 and [entry["step"] for entry in history(folder)] == [1, 2], result.output
 
 
 def test_mistakes_are_named(data, tmp_path):

@@ -1,6 +1,7 @@
 """The training loop on a tiny pipeline: what one step computes, exact resume, interruption, checkpoints."""
 
 import copy
+import math
 import signal
 import subprocess
 import sys
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokencompose_core.recording import MapRecorder
+from torch import nn
 
 from realcompo_core.errors import RealCompoError
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.diffusers_model import DiffusersModel
+from tokencompose_core.identity import model_fingerprint
 from tokencompose_core.losses import grounding_losses, targets
 from tokencompose_core.order import EpochOrder
-from tokencompose_core.recording import MapRecorder
+from tokencompose_core.runtime import Runtime
 from tokencompose_core.training import TrainSettings, rate_factor, sample_generator, train
 
 SETTINGS = TrainSettings(
@@ -153,6 +157,21 @@ def test_other_settings_or_data_are_not_resumed(model, tmp_path):
     assert [r.step for r in reports] == [3]
 
 
+@pytest.mark.parametrize("changed", ["value", "name", "shape"])
+def test_fingerprint_tells_models_apart(model, changed):
+    own = dict(model.network.named_parameters())
+    other = dict(own)
+    name = next(iter(own))
+    if changed == "value":
+        other[name] = own[name].detach() + 1e-6
+    elif changed == "name":
+        other = {("x" if key == name else key): weight for key, weight in own.items()}
+    else:
+        other[name] = own[name].detach()[None]
+    assert model_fingerprint(own.items()) == model_fingerprint(copy.deepcopy(own).items())
+    assert model_fingerprint(own.items()) != model_fingerprint(other.items())
+
+
 def test_last_checkpoints_are_kept(model, tmp_path):
     run(model, replace(SETTINGS, checkpoint_every=1), checkpoints=Checkpoints(tmp_path, keep=2))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000005.pt", "checkpoint-000006.pt"]
@@ -225,6 +244,115 @@ def test_rates_warm_up_and_fall():
     assert rate_factor(11, replace(settings, schedule="constant")) == 1
 
 
+class GradientFault:
+    """A model whose output is as it should be, and whose gradient is multiplied by `factor` from batch `first` on."""
+
+    def __init__(self, model, first, factor=float("nan")):
+        self._model, self._first, self._factor, self.batches = model, first, factor, 0
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def predict(self, *args):
+        output = self._model.predict(*args)
+        self.batches += 1
+        if self.batches > self._first:
+            output.register_hook(lambda gradient: gradient * self._factor)
+        return output
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(model, tmp_path, factor):
+    """The loss is finite, so it tells nothing: weights and the older checkpoint stay as they are."""
+    faulty = GradientFault(model, first=4, factor=factor)  # two batches make a step
+    before, reports = {}, []
+
+    def report(step):
+        reports.append(step)
+        before.update({name: p.detach().clone() for name, p in model.network.named_parameters()})
+
+    message = r"gradient's norm is (nan|inf) at step 3.*learning_rate 0.001, precision fp32.*a lower learning_rate"
+    with pytest.raises(RealCompoError, match=message):
+        train(faulty, batches(), SETTINGS, Checkpoints(tmp_path), report=report)
+    assert [r.step for r in reports] == [1, 2]
+    assert all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000002.pt"]
+    saved = Checkpoints(tmp_path).latest({}, ())["network"]
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(model, monkeypatch):
+    predict = model.predict
+    monkeypatch.setattr(model, "predict", lambda *args: predict(*args) * float("inf"))
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    with pytest.raises(RealCompoError, match="loss is (nan|inf) at step 1.*learning_rate 0.001, precision fp32"):
+        run(model)
+    assert all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
+
+
+class ScalingRuntime(Runtime):
+    """fp16's gradient scaler with a first scale that makes the gradient overflow, on computations in fp32."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self._scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+
+def test_steps_whose_scaled_gradient_overflows_are_left_out_by_the_scaler(model):
+    """fp16 begins like that: the scale falls until gradients fit, and the run goes on."""
+    settings = replace(SETTINGS, precision="fp16", steps=4)
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    faulty = GradientFault(model, first=0)
+    steps = []
+
+    def report(step):
+        steps.append(step)
+        if step.step == 2:
+            assert all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
+            faulty._first = 1000
+
+    train(faulty, batches(), settings, runtime=ScalingRuntime(4.0), report=report)
+    assert [math.isfinite(step.gradient_norm) for step in steps] == [False, False, True, True]
+    assert all(p.isfinite().all() for p in model.network.parameters())
+    assert not all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
+
+
+def test_a_scaler_does_not_hide_a_gradient_that_is_never_finite(model, tmp_path):
+    """At a scale of 1 nothing is left that the scale could be to blame for."""
+    settings = replace(SETTINGS, precision="fp16", steps=6)
+    with pytest.raises(RealCompoError, match="norm is nan at step 3.*precision fp16.*bf16 or fp32"):
+        train(GradientFault(model, 0), batches(), settings, Checkpoints(tmp_path), runtime=ScalingRuntime(4.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000002.pt"]
+
+
+class ReplacingRuntime(Runtime):
+    """Gives the network other parameters in `prepare`, as FSDP does, and the optimizer with them."""
+
+    def prepare(self, network, optimizer):
+        replaced = {}
+        for module in network.modules():
+            for name, parameter in list(module._parameters.items()):
+                if parameter is not None:
+                    module._parameters[name] = replaced[parameter] = nn.Parameter(parameter.detach().clone())
+        for group in optimizer.param_groups:
+            group["params"] = [replaced[parameter] for parameter in group["params"]]
+        return network, optimizer
+
+    def clip(self, parameters, optimizer, most):
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert {id(p) for p in parameters} == trained
+        return super().clip(parameters, optimizer, most)
+
+
+def test_parameters_that_prepare_puts_in_place_are_clipped_and_averaged(model):
+    settings = replace(SETTINGS, steps=3, ema=0.9, max_grad_norm=0.01)
+    other = copy.deepcopy(model)
+    expected_reports, expected = run(model, settings)
+    reports, found = run(other, settings, runtime=ReplacingRuntime())
+    assert reports == expected_reports
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
 def test_killed_in_the_middle_of_a_checkpoint_leaves_the_older_one(tmp_path):
     """SIGKILL: nothing of the process runs any more, so nothing can be tidied up."""
@@ -246,7 +374,7 @@ checkpoints.save({{"step": 2, "settings": {{}}, "weights": torch.ones(1000)}})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000001.pt", "checkpoint-000002.part"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-000001.pt", "checkpoint-000002.pt.part"]
     state = Checkpoints(tmp_path).latest({}, ())
     assert state["step"] == 1 and torch.equal(state["weights"], torch.ones(1000))
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-000001.pt"]

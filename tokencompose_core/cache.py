@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from realcompo_core.files import replacing
+
 from .training import TrainableModel
 
 
 class CachedModel:
-    """A model whose `encode` and `embed` remember, example by example, in `folder`.
+    """A model that keeps what its `encode` and `embed` give in `folder`, a file for each image and caption.
 
-    The folder belongs to one model and one training set: name it after both (their fingerprints).
+    The folder belongs to one model and one training set: name it after both (`identity.model_fingerprint`,
+    `records.fingerprint`).
     """
 
     def __init__(self, model: TrainableModel, folder: str | Path):
@@ -30,31 +32,30 @@ class CachedModel:
     def encode(self, images: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
         size = "x".join(map(str, images.shape[-2:]))
         parts = [
-            self._remembered(f"latent {key} {size}", lambda b=b, key=key: self._model.encode(images[b : b + 1], [key]))
+            self._cached(f"latent {key} {size}", lambda b=b, key=key: self._model.encode(images[b : b + 1], [key]))
             for b, key in enumerate(keys)
         ]
         return tuple(torch.cat(part).to(images.device) for part in zip(*parts, strict=True))
 
     def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
         parts = [
-            self._remembered(f"text {size} {caption}", lambda caption=caption: self._model.embed([caption], size))
+            self._cached(f"text {size} {caption}", lambda caption=caption: self._model.embed([caption], size))
             for caption in captions
         ]
         return _joined(parts, next(self._model.network.parameters()).device)
 
-    def _remembered(self, name: str, compute: Callable[[], Any]) -> Any:
+    def _cached(self, name: str, compute: Callable[[], Any]) -> Any:
         path = self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.pt"
         if path.exists():
             return torch.load(path, weights_only=True)
         value = compute()
-        part = path.with_suffix(f".{os.getpid()}.part")  # another process may be at the same one
-        torch.save(value, part)
-        part.replace(path)
+        with replacing(path, shared=True) as part:
+            torch.save(value, part)
         return value
 
 
 def _joined(parts: Sequence[Any], device: torch.device) -> Any:
-    """(Nested) dictionaries of tensors of one sample as one of a batch."""
+    """The tensors of single samples, which may be in (nested) dictionaries, joined to a batch."""
     if isinstance(parts[0], dict):
         return {name: _joined([part[name] for part in parts], device) for name in parts[0]}
     return torch.cat([part.to(device) for part in parts])

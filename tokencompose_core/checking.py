@@ -1,4 +1,4 @@
-"""Reads a whole training set before the training does, and leaves out what cannot be used."""
+"""Checks a whole training set before it is trained on, and leaves out what cannot be used."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def kept_records(
 
     "refuse": DatasetError if there is any; it counts them by kind and shows the first. "skip": a noun with a problem
     loses its mask, so it is not grounded, and a record with one is left out; DatasetError if none is left. Shards are
-    read as they come, so they stay as they are: whoever reads them leaves out the same.
+    read as they come, so they stay as they are; `ShardDataset` leaves out the same
+    records when it reads them.
     """
     problems = list(problems)
     if not problems:

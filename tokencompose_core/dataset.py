@@ -18,10 +18,10 @@ from .records import DatasetError, Problem, Record, RecordError
 
 
 class TokenComposeDataset(Dataset):
-    """Examples of `records` at `size`, see `load_example`, each with the `problems` that were met on the way.
+    """Examples of `records` at `size` (see `load_example`), each with a list of `problems`.
 
-    A record that cannot be read is replaced by the next one that can; a noun that cannot be grounded is left out. Both
-    are told in `problems`, and training goes on. DatasetError only where no record at all can be read.
+    A record that cannot be read is replaced by the next one that can, and a noun that cannot be grounded is left out;
+    `problems` has both. Raises DatasetError only where no record at all can be read.
     """
 
     def __init__(self, records: Sequence[Record], size: Size, tokenizer: Callable, *, chunk: int = CHUNK):
@@ -84,14 +84,6 @@ def load_example(
         "where": record.where,
     }
     return example, errors
-
-
-def collate(examples: Sequence[dict]) -> dict:
-    """A batch: `image` is (B, 3, height, width), `problems` those of all examples, everything else a list of B."""
-    batch = {name: [example[name] for example in examples] for name in examples[0]}
-    batch["image"] = torch.stack(batch["image"])
-    batch["problems"] = [problem for problems in batch["problems"] for problem in problems]
-    return batch
 
 
 def grounded_tokens(record: Record, tokenizer: Callable, *, chunk: int = CHUNK) -> dict[int, list[int] | RecordError]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.diffusers.text_conditioning import text_conditioning
 from realcompo_core.diffusers.unet_attention import UNetAttention
+
+from .identity import model_fingerprint
 
 
 class DiffusersModel:
@@ -48,3 +50,16 @@ class DiffusersModel:
 
     def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
         return network(noisy, timesteps, **conditioning, return_dict=False)[0]
+
+
+def pipeline_fingerprint(pipeline: DiffusionPipeline) -> str:
+    """`model_fingerprint` of UNet, autoencoder and text encoders, which must be as they were loaded (no LoRA)."""
+
+    def weights() -> Iterator[tuple[str, Tensor]]:
+        for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+            module = getattr(pipeline, name, None)
+            if module is not None:
+                yield from ((f"{name}.{weight}", value) for weight, value in module.named_parameters())
+        yield "vae.scaling_factor", torch.tensor([pipeline.vae.config.scaling_factor])
+
+    return model_fingerprint(weights())

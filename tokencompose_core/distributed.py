@@ -1,4 +1,4 @@
-"""Training in many processes that Hugging Face accelerate starts and joins (DDP, FSDP, by its own configuration)."""
+"""Training in many processes by Hugging Face accelerate, whose configuration says how (DDP, FSDP)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE_TO_ALL = sharded.StateDictOptions(
 
 
 class AccelerateRuntime(Runtime):
-    """The process that this is. Checkpoints of one process and of many (not of shards) are the same."""
+    """One of the processes. Their checkpoints have the form of a single process's, but for FSDP's optimizer state."""
 
     def __init__(self, precision: str = "fp32", accelerator: Accelerator | None = None):
         self._accelerator = accelerator or Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))

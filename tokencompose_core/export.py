@@ -17,10 +17,10 @@ one matrix and the projection transposed.
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from realcompo_core.errors import RealCompoError
+from realcompo_core.files import replacing
 
 from .lora import lora_state
 
@@ -93,7 +94,8 @@ def save_unet(unet: UNet2DConditionModel, folder: str | Path, metadata: Mapping[
     folder, weights = Path(folder), unet.state_dict()
     if adapter := next((name for name in weights if ".lora" in name), None):
         raise RealCompoError(f"{adapter!r} is a LoRA's: save that by itself, or merge it into the UNet first")
-    _replace(folder / "config.json", lambda part: part.write_text(unet.to_json_string(), encoding="utf-8"))
+    with _writing(folder / "config.json") as part:
+        part.write_text(unet.to_json_string(), encoding="utf-8")
     _save(folder / "diffusion_pytorch_model.safetensors", weights, metadata)
 
 
@@ -236,26 +238,21 @@ def _layers_left_out(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tens
     return {**zero, f"{prefix}text_projection": torch.ones_like(state[f"{prefix}ln_final.weight"]).diag()}
 
 
-def _save(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: torch.dtype | None = None):
+def _save(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str], dtype: torch.dtype | None = None
+) -> None:
     """Copies, since a safetensors file holds each tensor by itself, also one that shares its memory with another."""
     weights = {n: t.detach().to(device="cpu", dtype=dtype, copy=True).contiguous() for n, t in state.items()}
-    _replace(path, lambda part: save_file(weights, part, metadata={"format": "pt", **metadata}))
+    with _writing(path) as part:
+        save_file(weights, part, metadata={"format": "pt", **metadata})
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write` gets a path beside; only what is whole replaces an older file. Makes the folder, not those above it."""
-    part = path.with_name(f"{path.name}.part")
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """As `files.replacing`, with errors that name `path`. Makes its folder, not those above it."""
     try:
         path.parent.mkdir(exist_ok=True)
-        part.touch()
-        mode = part.stat().st_mode
-        write(part)
-        part.chmod(mode)  # safetensors 0.8 lets nobody but its owner read a file
-        with part.open("r+b") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with replacing(path, sync=True) as part:
+            yield part
     except (OSError, SafetensorError) as error:
         raise RealCompoError(f"cannot write {path}: {error}. Free some room, or choose another place") from error
-    finally:
-        if part.exists():
-            part.unlink()

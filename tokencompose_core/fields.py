@@ -1,4 +1,4 @@
-"""Reading what a record says: text, paths, lists, each checked, because records come from anywhere."""
+"""Reads and checks the fields of a record (text, paths, lists), which may hold anything."""
 
 from __future__ import annotations
 

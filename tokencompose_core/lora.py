@@ -1,13 +1,11 @@
 """Low-rank adapters (Hu et al. 2021) on a network's linear layers, for diffusers' and ComfyUI's networks alike.
 
-The layers stay what they are: an adapter is a submodule, added to the layer's output by a hook.
+The layers stay what they are: an adapter is a submodule whose output a hook adds to that of the layer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +17,7 @@ CHILD = "lora"
 
 
 class Lora(nn.Module):
-    """up(down(x)): starts as 0."""
+    """up(down(x)), which is 0 until it is trained."""
 
     def __init__(self, layer: nn.Linear, rank: int):
         super().__init__()
@@ -55,24 +53,11 @@ def _add(layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
 
 
 def remove_lora(network: nn.Module) -> None:
-    """As it was before `add_lora`; what the adapters learnt is gone."""
+    """Remove the adapters of `add_lora`; what they learnt is lost."""
     for layer in [m for m in network.modules() if isinstance(getattr(m, CHILD, None), Lora)]:
         layer.lora_hook.remove()
         del layer.lora_hook
         delattr(layer, CHILD)
-
-
-@contextmanager
-def without_lora(network: nn.Module) -> Iterator[None]:
-    """Inside, adapters add nothing."""
-    layers = [m for m in network.modules() if isinstance(getattr(m, CHILD, None), Lora)]
-    for layer in layers:
-        layer.lora_hook.remove()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.lora_hook = layer.register_forward_hook(_add)
 
 
 def lora_state(network: nn.Module, prefix: str = "unet") -> dict[str, Tensor]:

@@ -4,16 +4,16 @@
     nouns      the caption's nouns (see `taggers.py`)
     masks      where each noun is in the image: masks that the user has, or Grounding DINO and SAM
 
-Each stage is a function of one image and keeps what it found in `stages/NAME.jsonl` of the output folder, line by line:
-a run that is stopped goes on behind the last image. Delete a stage's file to have it done again, with those after it.
+Each stage is a function of one image. What it found is a line of `stages/NAME.jsonl` in the output folder, so that a
+run that was stopped goes on with the next image. To repeat a stage, delete its file and those of the stages after it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from realcompo_core.errors import RealCompoError
+from realcompo_core.files import replacing
 
 from .records import DatasetError
 from .taggers import Tagger, extract_nouns
@@ -34,14 +35,14 @@ MakeMasks = Callable[[Image.Image, str, Sequence[str]], Sequence["np.ndarray | N
 """An image (RGB), its file name, nouns -> for each noun a (height, width) bool mask; None where nothing is found."""
 
 
-class Picture(NamedTuple):
-    """An image of the source folder, by its name there, and all its captions."""
+class CaptionedImage(NamedTuple):
+    """The file name of an image in the source folder, and all its captions."""
 
     name: str
     captions: tuple[str, ...]
 
 
-def read_pictures(images: Path, captions: Path | None = None) -> list[Picture]:
+def read_pictures(images: Path, captions: Path | None = None) -> list[CaptionedImage]:
     """The images of a folder that have captions, sorted by name.
 
     captions: None for `NAME.txt` beside each image, a caption a line; a JSON-lines file of {"file_name", "text"} with
@@ -55,7 +56,7 @@ def read_pictures(images: Path, captions: Path | None = None) -> list[Picture]:
         texts = {name: _lines((images / name).with_suffix(".txt")) for name in names}
     else:
         texts = _caption_file(captions)
-    pictures = [Picture(name, tuple(texts[name])) for name in names if texts.get(name)]
+    pictures = [CaptionedImage(name, tuple(texts[name])) for name in names if texts.get(name)]
     if not pictures:
         where = captions or f"{images}: expected NAME.txt beside NAME.jpg"
         raise DatasetError(f"none of the {len(names)} images in {images} has a caption in {where}")
@@ -63,7 +64,7 @@ def read_pictures(images: Path, captions: Path | None = None) -> list[Picture]:
 
 
 def prepare(
-    pictures: Sequence[Picture],
+    pictures: Sequence[CaptionedImage],
     images: Path,
     output: Path,
     choose: ChooseCaption,
@@ -74,7 +75,8 @@ def prepare(
 ) -> Path:
     """Run all stages and write `output/metadata.jsonl`, with the images and `seg/` beside it; returns its path.
 
-    `progress(stage, done, total)` is called after each image, `tell` of images that cannot be read: they are left out.
+    `progress(stage, done, total)` is called after each image, `tell` with a line about each
+    image that cannot be read and is left out.
     """
     records: list[dict[str, Any]] = [{"file_name": name, "captions": captions} for name, captions in pictures]
     work: dict[str, Callable[[dict, Image.Image], dict]] = {
@@ -99,10 +101,12 @@ def prepare(
         for record in records:
             target = output / record["file_name"]
             if not target.exists():
-                _replace(target, lambda part, name=record["file_name"]: shutil.copyfile(images / name, part))
+                with _writing(target) as part:
+                    shutil.copyfile(images / record["file_name"], part)
         lines = [json.dumps({key: record[key] for key in ("file_name", "text", "attn_list")}) for record in records]
         path = output / "metadata.jsonl"
-        _replace(path, lambda part: part.write_text("".join(line + "\n" for line in lines), encoding="utf-8"))
+        with _writing(path) as part:
+            part.write_bytes("".join(line + "\n" for line in lines).encode())
         return path
     except OSError as error:
         raise RealCompoError(
@@ -134,7 +138,7 @@ def masks_from_folder(folder: Path) -> MakeMasks:
 
 
 class _Stage:
-    """What a stage found so far, one line of its file for each record. Raises DatasetError for other records."""
+    """What a stage found so far, a line of its file for each record. Raises DatasetError for other records."""
 
     def __init__(self, path: Path, records: Sequence[dict]):
         self._path = path
@@ -145,7 +149,8 @@ class _Stage:
         if names != [record["file_name"] for record in records[: len(names)]]:
             raise DatasetError(f"{path} is of other images than those given: take another output folder, or delete it")
         self.count = len(self.found)
-        _replace(path, lambda part: part.write_bytes(b"".join(lines)))
+        with _writing(path) as part:
+            part.write_bytes(b"".join(lines))
 
     def add(self, name: str, entry: dict) -> None:
         self.found.append(entry)
@@ -161,14 +166,14 @@ def _write_masks(output: Path, record: dict, masks: Sequence[np.ndarray | None])
         if mask is not None and mask.any():
             stem = Path(record["file_name"]).stem
             name = f"seg/{stem}/mask_{stem}_{_file_name(noun)}.png"
-            picture = Image.fromarray(mask.astype(np.uint8) * 255)
-            _replace(output / name, lambda part, picture=picture: picture.save(part, "PNG"))
+            with _writing(output / name) as part:
+                Image.fromarray(mask.astype(np.uint8) * 255).save(part, "PNG")
         entries.append([noun, name])
     return entries
 
 
 def _file_name(noun: str) -> str:
-    """A noun as part of a file name, on any system."""
+    """A noun as part of a file name that every system allows."""
     return "".join(c if c.isalnum() or c in "-'" else "_" for c in noun)
 
 
@@ -180,15 +185,12 @@ def _open(path: Path) -> Image.Image | OSError:
         return error
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside, then rename: whole or not at all."""
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """As `files.replacing`, and makes the folders above."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        yield part
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where a training run happens: in one process. `distributed.py` has the one for many."""
+"""The process and device of a training run: precision, gradients, checkpoints. For many processes: `distributed.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Runtime:
-    """One process on one device. Weights stay as they are; `precision` is that of the network's computations."""
+    """One process on one device. `precision` is that of the network's computations; weights keep their own."""
 
     rank, processes, is_main = 0, 1, True
 
@@ -35,20 +35,28 @@ class Runtime:
         self._scaler.scale(loss).backward()
 
     def clip(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, most: float) -> float:
-        """Scales gradients to a norm of at most `most`; returns the norm before."""
+        """Scale gradients to a norm of at most `most`; returns the norm before, without the scale of fp16's scaler."""
         self._scaler.unscale_(optimizer)
         return float(nn.utils.clip_grad_norm_(parameters, most))
+
+    @property
+    def skips_step(self) -> bool:
+        """Whether `step` leaves out a step whose gradient is not finite: fp16's scaler does, and lowers its scale.
+
+        At a scale of 1 or less it is not the scale that makes gradients overflow.
+        """
+        return self._scaler.is_enabled() and self._scaler.get_scale() > 1
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         self._scaler.step(optimizer)
         self._scaler.update()
 
     def sum(self, values: Tensor) -> Tensor:
-        """Over the processes."""
+        """The sum over all processes."""
         return values
 
     def any(self, value: bool) -> bool:
-        """Whether it holds in one of the processes."""
+        """Whether `value` holds in at least one process."""
         return value
 
     def state(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
@@ -17,6 +16,8 @@ from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
+
+from realcompo_core.files import new_folder
 
 from .fields import Fields
 from .pictures import decode
@@ -93,27 +94,12 @@ def write_shards(records: Iterable[Record | RecordError], folder: str | Path, pe
     already with something in it or cannot be written, and where there is no record; RecordError for a record that is
     one already, or whose files are missing or no images. Nothing is left behind then.
     """
-    folder = Path(folder)
-    part = folder.with_name(f"{folder.name}.part")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DatasetError(f"{folder} is there already: choose a new folder, or remove it")
     try:
-        part.mkdir(parents=True)
+        with new_folder(folder) as part:
+            index = {"version": 1, "shards": _write_all(records, part, per_shard)}
+            (part / INDEX).write_text(json.dumps(index, indent=1))
     except OSError as error:
-        reason = error.strerror or error
-        raise DatasetError(f"cannot make {part} ({reason}): if a writer was stopped there, remove it") from error
-    try:
-        index = {"version": 1, "shards": _write_all(records, part, per_shard)}
-        (part / INDEX).write_text(json.dumps(index, indent=1))
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise DatasetError(f"cannot write {folder}: {error.strerror or error}") from error
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return ShardSet(folder)
 
 

@@ -1,4 +1,4 @@
-"""Training examples from shards, in an order that a run can go on with."""
+"""Training examples from shards, in an order that a resumed run continues."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .shards import ShardSet
 class ShardDataset(IterableDataset):
     """Examples without end, as `TokenComposeDataset` gives them, each with its `problems`.
 
-    In every epoch the shards are shuffled and dealt out to all workers of all processes; each worker reads its own from
-    first to last and shuffles `block` records at a time, which is all that it holds. So every record comes once in an
-    epoch of its worker. A record that cannot be read is replaced by the next one that can.
+    In every epoch the shards are shuffled and dealt out to all workers of all processes. Each worker reads its shards
+    from first to last, and holds and shuffles `block` records at a time. So every record comes once in an epoch of its
+    worker. A record that cannot be read is replaced by the next one that can.
 
     The order is a function of the seed and the position alone. A run goes on after `start` batches, given the same
     `batch_size` and number of workers as its `DataLoader`: whole epochs and shards are stepped over, not read. Raises

@@ -1,4 +1,4 @@
-"""The nouns of an English caption and where they stand in it: what TokenCompose grounds in the picture.
+"""The nouns of an English caption and where they stand in it: the words that TokenCompose grounds in the image.
 
 Nouns are Penn's NN, NNS, NNP and NNPS. Adjacent ones make one noun, "chocolate spread", as in the official training
 data; anything between them, be it a comma or a possessive ending, keeps them apart: "man's lap" is "man" and "lap".

@@ -1,14 +1,15 @@
-"""Fine-tuning with TokenCompose's losses: settings at the top, one visible loop.
+"""Fine-tuning with TokenCompose's losses: the settings and the training loop.
 
-Every sample draws its noise, timestep and caption dropout from the seed and its position in the run alone. So a resumed
-run goes on exactly where it was, and many processes see what one with a larger batch would.
+The noise, timestep and caption dropout of a sample depend on the seed and on its position in the run alone. So a
+resumed run gives the same weights as one that was not stopped, and many processes train as one with a batch as large as
+all of theirs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -21,7 +22,8 @@ from realcompo_core.attention.source import Layer
 from realcompo_core.errors import RealCompoError
 from realcompo_core.sampling.parametrisation import Parametrisation
 
-from .checkpoints import Checkpoints
+from .checkpoints import Checkpoints, check_weights
+from .ema import ExponentialMovingAverage
 from .losses import Convention, attention_share, grounding_losses, noun_targets
 from .runtime import Runtime
 from .supervision import SupervisedAttention
@@ -36,7 +38,7 @@ class TrainSettings:
     token_weight, pixel_weight: λ and γ of equation 7; with both 0 nothing is recorded.
     factors: how many times smaller than the latent the supervised maps may be; None for all that the model offers.
     caption_dropout: share of the samples that see the empty caption, and no grounding.
-    ema: decay of the average of the weights, which is then what is saved; None for none.
+    ema: decay of the exponential moving average of the weights, which is then what is saved; None for none.
     """
 
     steps: int = 24_000
@@ -87,7 +89,7 @@ FREE_TO_CHANGE = {"steps", "checkpoint_every", "keep_checkpoints", "validate_eve
 
 
 class TrainableModel(Protocol):
-    """A diffusion model, as training needs it. Conditionings and latents are made without gradient."""
+    """What training needs of a diffusion model. Conditionings and latents are made without gradient."""
 
     network: nn.Module
     """Its parameters with `requires_grad` are trained."""
@@ -102,7 +104,7 @@ class TrainableModel(Protocol):
     def encode(self, images: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents, (B, C, h, w) in fp32, of pictures (B, 3, H, W).
 
-        `keys` name the examples, for a model that remembers.
+        `keys`: the examples' names, for a model that caches their latents.
         """
 
     def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class TrainableModel(Protocol):
 
 
 class StepReport(NamedTuple):
-    """What one optimizer step came to, over all processes. `step` counts from 1.
+    """The result of one optimizer step, over all processes. `step` counts from 1.
 
     losses: `total` (equation 7) and its three terms `ldm`, `token`, `pixel` without their weights; `share` is a metric:
     how much of the nouns' attention falls inside their masks (NaN where no noun was shown).
@@ -137,21 +139,24 @@ def train(
 ) -> int:
     """Train `model.network` in place; returns the number of steps done, fewer than `settings.steps` if `stop` said so.
 
+    Raises RealCompoError for settings that do not fit the model, for a checkpoint of another run, and at a step whose
+    loss or gradient is not finite (see `check_finite`).
+
     batches(first): this process's batches of examples (see `dataset.load_example`) from number `first` on, without end;
     a step takes `accumulation` of them. A run that finds a checkpoint of its own goes on from it. `stop` is asked after
     each step; what was learnt is then saved. With `ema`, `validate(step)` sees the average of the weights, and it stays
     in the network at the end.
     """
     runtime = runtime or Runtime(settings.precision)
-    trained = [p for p in model.network.parameters() if p.requires_grad]
-    if not trained:
-        raise RealCompoError("nothing to train: no parameter of the network requires a gradient")
-    network, optimizer = runtime.prepare(model.network, make_optimizer(trained, settings))
-    average = None if settings.ema is None else Average(trained, settings.ema)
+    shapes = {name: tuple(p.shape) for name, p in model.network.named_parameters() if p.requires_grad}
+    network, optimizer = runtime.prepare(model.network, make_optimizer(trained_parameters(model.network), settings))
+    trained = trained_parameters(network)  # FSDP puts others in the place of those before
+    average = None if settings.ema is None else ExponentialMovingAverage(trained, settings.ema)
     supervised = SupervisedAttention(model.attention, supervised_layers(model.attention, settings.factors))
     identity = {**asdict(settings), "processes": runtime.processes}
     done, state = 0, None if checkpoints is None else checkpoints.latest(identity, FREE_TO_CHANGE)
     if state is not None:
+        check_weights(state["network"], shapes)
         done = state["step"]
         runtime.load(network, optimizer, state)
         if average:
@@ -168,18 +173,14 @@ def train(
             with runtime.accumulating(network, last=micro == settings.accumulation - 1):
                 sums += backward(model, network, supervised, next(stream), number, settings, runtime)
         norm = runtime.clip(trained, optimizer, settings.max_grad_norm)
-        runtime.step(optimizer)
-        optimizer.zero_grad(set_to_none=True)
-        done += 1
-        if average:
-            average.update()
         totals, counts = runtime.sum(sums)
         losses = dict(zip(TERMS, (totals / counts).tolist(), strict=True))
-        if not math.isfinite(losses["total"]):
-            raise RealCompoError(
-                f"the loss is {losses['total']} at step {done}: lower learning_rate (now {settings.learning_rate}), or "
-                "take bf16 instead of fp16. The last checkpoint is from before"
-            )
+        done += 1
+        check_finite(done, losses["total"], norm, rate, settings, runtime)
+        runtime.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        if average:
+            average.update()
         report(StepReport(done, losses, rate, norm))
         last = done == settings.steps or runtime.any(stop())
         if checkpoints is not None and (last or done % settings.checkpoint_every == 0):
@@ -189,13 +190,13 @@ def train(
             if runtime.is_main:
                 checkpoints.save(state)
         if settings.validate_every and (last or done % settings.validate_every == 0):
-            with average.in_place() if average else nullcontext():
+            with average.applied() if average else nullcontext():
                 validate(done)
             network.train()
         if last:
             break
     if average:
-        average.copy()
+        average.copy_to_parameters()
     network.eval()
     return done
 
@@ -259,11 +260,29 @@ def noisy_inputs(
     return noisy, model.parametrisation.target(latents, noise, alphas), conditioning
 
 
+def check_finite(step: int, loss: float, norm: float, rate: float, settings: TrainSettings, runtime: Runtime) -> None:
+    """Stop a run before an optimizer step that would spoil the weights, in all processes alike. Raises RealCompoError.
+
+    That is a step whose loss, or whose gradient's norm, is NaN or infinite in any process. With fp16 a gradient of that
+    kind is usual as long as the gradient scaler can lower its scale: such a step is left out by the scaler, and counts
+    as done (`Runtime.skips_step`).
+    """
+    name, value = ("loss", loss) if not math.isfinite(loss) else ("gradient's norm", norm)
+    is_wrong = not math.isfinite(value) and (name == "loss" or not runtime.skips_step)
+    if runtime.any(is_wrong):
+        wider = {"fp16": ", or bf16 or fp32 for precision", "bf16": ", or fp32 for precision", "fp32": ""}
+        raise RealCompoError(
+            f"the {name} is {value} at step {step} (learning_rate {rate:g}, precision {settings.precision}): begin "
+            f"another run, in another folder, with a lower learning_rate{wider[settings.precision]}. Nothing of this "
+            "step was learnt, and the checkpoints from before it are as they were"
+        )
+
+
 TERMS = ("total", "ldm", "token", "pixel", "share")
 
 
 def sample_generator(seed: int, position: int) -> torch.Generator:
-    """The randomness of the sample at this position of the run, whatever batch and process it is in."""
+    """The random generator of the sample at this position of the run, whatever batch and process it is in."""
     (state,) = np.random.SeedSequence([seed, position]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state >> 1))
 
@@ -276,6 +295,14 @@ def rate_factor(step: int, settings: TrainSettings) -> float:
     return {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[
         settings.schedule
     ]
+
+
+def trained_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Those that require a gradient. Raises RealCompoError where there is none."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    if not trained:
+        raise RealCompoError("nothing to train: no parameter of the network requires a gradient")
+    return trained
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
@@ -301,38 +328,3 @@ def supervised_layers(attention: ProjectionSource, factors: Sequence[int] | None
         known = sorted({layer.downsampling for layer in layers})
         raise RealCompoError(f"factors is {factors}: this model's supervised layers have {known}")
     return chosen
-
-
-class Average:
-    """An exponential moving average of parameters, warmed up as 1 - 1 / step."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: float):
-        self._parameters, self._decay, self._steps = list(parameters), decay, 0
-        self._values = [p.detach().clone() for p in parameters]
-
-    def update(self) -> None:
-        self._steps += 1
-        decay = min(self._decay, self._steps / (self._steps + 9))
-        torch._foreach_lerp_(self._values, [p.detach() for p in self._parameters], 1 - decay)
-
-    def state(self) -> dict[str, Any]:
-        return {"steps": self._steps, "values": self._values}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._steps = state["steps"]
-        torch._foreach_copy_(self._values, [v.to(p) for v, p in zip(state["values"], self._values, strict=True)])
-
-    @torch.no_grad()
-    def copy(self) -> None:
-        torch._foreach_copy_(self._parameters, self._values)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Inside, the network has the average."""
-        own = [p.detach().clone() for p in self._parameters]
-        self.copy()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self._parameters, own)

@@ -1,4 +1,4 @@
-"""What a model under training makes of examples that it does not learn from."""
+"""Losses and grounding metrics on examples that are held out from training."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .runtime import Runtime
 from .supervision import SupervisedAttention
 from .training import TrainableModel, noisy_inputs, sample_generator, supervised_layers
 
-SHARES_OF_NOISE = (0.1, 0.3, 0.5, 0.7, 0.9)
+TIMESTEP_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the schedule's length
 
 
 @torch.no_grad()
 def evaluate(model: TrainableModel, examples: Sequence[dict], runtime: Runtime | None = None) -> dict[str, float]:
-    """Means over the examples, at five fixed levels of a fixed noise: `ldm`, and `grounding_metrics`."""
+    """Means over the examples, at five fixed timesteps with a fixed noise: `ldm`, and `grounding_metrics`."""
     runtime = runtime or Runtime()
     supervised = SupervisedAttention(model.attention, supervised_layers(model.attention))
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -27,7 +27,7 @@ def evaluate(model: TrainableModel, examples: Sequence[dict], runtime: Runtime |
     model.network.eval()
     for number, example in enumerate(examples):
         wanted = noun_targets([example["tokens"]], [example["masks"]]).to(runtime.device)
-        for share in SHARES_OF_NOISE:
+        for share in TIMESTEP_SHARES:
             timestep = torch.tensor([int(share * len(model.alphas))])
             generators = [sample_generator(0, number)]
             noisy, goal, conditioning = noisy_inputs(

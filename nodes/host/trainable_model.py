@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from realcompo_core.errors import Cancelled, RealCompoError
 from realcompo_core.sampling.parametrisation import parametrisation
 from realcompo_core.sampling.samplers import euler
+from tokencompose_core.identity import model_fingerprint
 from tokencompose_core.lora import add_lora, lora_state, remove_lora
 
 from .inference_tensors import UsableTensors, usable_weights
@@ -27,15 +27,15 @@ from .memory import feed_forward, gradient_checkpointing, residual_and_self_atte
 from .unet_attention import UNetAttention
 
 ALL_MEMORY = 1e20  # bytes: the host unloads every other model
-SAMPLES = 64  # values of each weight that tell models apart
 
 
 class HostModel:
     """`TrainableModel` of the host's objects.
 
-    Pictures and captions are encoded beforehand (`see`, `read`): VAE and CLIP take no memory beside the training. The
-    supervised layers are the cross-attention of the middle block and the decoder. Captions are cut off after one
-    sequence of the text encoder. Raises RealCompoError for a MODEL that is no UNet with a discrete noise schedule.
+    Images and captions are encoded once, before the training (`cache_latent`, `cache_text`), so that VAE and CLIP take
+    no memory during it. The supervised layers are the cross-attention of the middle block and the decoder. Captions are
+    cut off after one sequence of the text encoder. Raises RealCompoError for a MODEL that is no UNet with a discrete
+    noise schedule.
     """
 
     def __init__(self, model: Any, clip: Any, vae: Any):
@@ -71,14 +71,14 @@ class HostModel:
     def attention(self) -> UNetAttention:
         return UNetAttention(self.network)
 
-    def see(self, key: str, image: Tensor) -> None:
-        """Remember the latent of a picture (3, H, W), -1 to 1, for `encode`."""
+    def cache_latent(self, key: str, image: Tensor) -> None:
+        """Keep the latent of an image (3, H, W), -1 to 1, for `encode`."""
         pixels = (image.movedim(0, -1)[None] + 1) / 2
         self._latents[key] = self._model.model.process_latent_in(self.vae.encode(pixels)).float().cpu()
 
-    def read(self, caption: str, size: tuple[int, int]) -> None:
-        """Remember the conditioning of a caption for pictures of this size (height, width), for `embed`."""
-        tokens = self.clip.tokenize(literal(caption))
+    def cache_text(self, caption: str, size: tuple[int, int]) -> None:
+        """Keep the conditioning of a caption for images of this size (height, width), for `embed`."""
+        tokens = self.clip.tokenize(without_emphasis(caption))
         cross, options = self.clip.encode_from_tokens_scheduled(tokens)[0]
         cross = cross[:, : self.text_length]
         found = self._model.model.extra_conds(
@@ -142,19 +142,15 @@ class HostModel:
         return {key: tensor.clone().cpu() for key, tensor in state.items()}
 
     def fingerprint(self) -> str:
-        """Within `training`, before it begins: tells the weights of one model from another's."""
-        digest = hashlib.sha256()
-        for name, weight in self._own.items():
-            values = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLES)].float().cpu()
-            digest.update(f"{name} {tuple(weight.shape)}".encode() + values.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Within `training`, before it begins: `model_fingerprint` of the UNet."""
+        return model_fingerprint(self._own.items())
 
     @torch.no_grad()
-    def picture(self, caption: str, size: tuple[int, int], seed: int, steps: int, cfg: float) -> Tensor:
+    def sample(self, caption: str, size: tuple[int, int], seed: int, steps: int, cfg: float) -> Tensor:
         """(H, W, 3), 0 to 1: what the network draws now by Euler's method, as KSampler does with "euler" and "normal".
 
-        `caption` and "" must have been read, and pictures of this size (height, width) seen. Raises Cancelled at an
-        interrupt.
+        `caption` and "" must be cached by `cache_text`, and a latent of this size (height, width) by `cache_latent`.
+        Raises Cancelled at an interrupt.
         """
         self.network.eval()
         shape = next(iter(self._latents.values())).shape
@@ -194,8 +190,8 @@ def caption_tokenizer(clip: Any) -> tuple[Callable, int]:
     )
 
 
-def literal(caption: str) -> str:
-    """The prompt that the host encodes as `caption` is written: brackets are no weights."""
+def without_emphasis(caption: str) -> str:
+    """The prompt that the host encodes as `caption` is written: brackets are escaped, so that they weight nothing."""
     return re.sub(r"([()])", r"\\\1", caption)
 
 

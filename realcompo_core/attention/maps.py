@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import RealCompoError
+from ..files import replacing
 from ..guidance.trace import Trace
 from ..layout import Layout
 
@@ -242,7 +243,10 @@ class AttentionMaps:
         return found[0] if found else None
 
     def save(self, path: Path | str | BinaryIO) -> None:
-        """Everything but the trace as an NPZ file, which `load` and numpy read (see `load` for its keys)."""
+        """Write everything but the trace as an NPZ file, which `load` and numpy read (see `load` for its keys).
+
+        A path without ".npz" gets it. An older file is replaced once the new one is whole. Raises OSError.
+        """
         header = {
             "version": VERSION,
             "layout": None if self.layout is None else json.loads(self.layout.to_json()),
@@ -261,14 +265,22 @@ class AttentionMaps:
             for branch in self.branches
             for (conditioning, layer, step), maps in branch.maps.items()
         }
-        np.savez_compressed(path, header=np.array(json.dumps(header)), **arrays)
+        arrays["header"] = np.array(json.dumps(header))
+        if not isinstance(path, (str, Path)):
+            np.savez_compressed(path, **arrays)
+            return
+        with replacing(_npz(Path(path))) as part, part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: Path | str) -> AttentionMaps:
         """What `save` wrote: `header` is JSON, `branch/conditioning/layer/step` an array (B, heads, T, h, w) in fp16.
 
-        Raises RealCompoError for another file.
+        Where there is no file `path`, ".npz" is added as `save` does. Raises RealCompoError for another file.
         """
+        path = Path(path)
+        if not path.is_file():
+            path = _npz(path)
         try:
             with np.load(path, allow_pickle=False) as file:
                 header = json.loads(str(file["header"]))
@@ -319,6 +331,11 @@ def kept_columns(prompt: PromptWords | None, keep: Keep, length: int) -> tuple[l
     end = [WordColumns(END, (after[0],))] if after else []
     padding = [WordColumns(PADDING, tuple(after[1:]))] if after[1:] else []
     return list(range(length)), [*start, *words, *end, *padding]
+
+
+def _npz(path: Path) -> Path:
+    """The path with the ending that numpy gives its archives."""
+    return path if path.name.endswith(".npz") else path.with_name(path.name + ".npz")
 
 
 def _words(prompt: PromptWords, column: Mapping[int, int]) -> list[WordColumns]:

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
+from ..files import write_file
 from ..layout import Layout
 from .openai_server import OpenAIProvider
 
@@ -34,7 +34,8 @@ class CachedProvider:
         except (OSError, ValueError):
             layout = self.provider.propose(prompt, size)
         try:
-            _write(path, layout.to_json())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, layout.to_json(), shared=True)
         except OSError as error:
             warnings.warn(f"the layout is not cached, {path} cannot be written: {error}", stacklevel=2)
         return layout
@@ -47,16 +48,3 @@ def cache_folder() -> Path:
     else:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return folder / "realcompo" / "layouts"
-
-
-def _write(path: Path, text: str) -> None:
-    """Atomic: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(part, path)
-    except OSError:
-        Path(part).unlink(missing_ok=True)
-        raise

@@ -1,4 +1,4 @@
-"""What the training nodes do with the host's models, run by the host's own Python: see `test_train_nodes.py`."""
+"""What the training nodes do with the host's models, run by the host's own Python: see `test_training_run.py`."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ from pack import load_nodes  # noqa: E402
 torch.set_num_threads(1)
 NODES = asyncio.run(load_nodes())
 train_model = importlib.import_module("realcompo_pack.nodes.host.trainable_model")
-train_nodes = importlib.import_module("realcompo_pack.nodes.train_nodes")
+training_run = importlib.import_module("realcompo_pack.nodes.host.training_run")
 prompt_tokens = importlib.import_module("realcompo_pack.nodes.host.prompt_tokens")
 
 from realcompo_core.errors import RealCompoError  # noqa: E402
+from tokencompose_core.dataset import load_example  # noqa: E402
 from tokencompose_core.nouns import noun_tokens  # noqa: E402
 from tokencompose_core.training import TrainSettings, train  # noqa: E402
 
@@ -115,7 +116,7 @@ def refused(call, *words: str) -> None:
 
 
 def output_of(model: ModelPatcher) -> torch.Tensor:
-    """What the sampler gets from a model at one noise level, its patches applied."""
+    """What the sampler gets from a model at one sigma, its patches applied."""
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([model])
         text = CLIP.encode_from_tokens(CLIP.tokenize(PROMPT))
@@ -163,7 +164,7 @@ def check_tokens_are_those_of_the_hosts_conditioning():
     tokenizer, length = train_model.caption_tokenizer(clip)
     assert length == 77 and train_model.caption_tokenizer(CLIP)[1] == 32
     caption = "two (very small) armadillos, an astronaut's (glove) and a teddy bear"
-    pieces, _ = prompt_tokens.prompt_pieces(clip, train_model.literal(caption))
+    pieces, _ = prompt_tokens.prompt_pieces(clip, train_model.without_emphasis(caption))
     expected = {piece.strip(): tokens for piece, tokens in pieces}
     found = noun_tokens(tokenizer, caption, ["armadillo", "glove", "teddy bear"], chunk=length)
     wanted = [expected["armadillos"], expected["glove"], [*expected["teddy"], *expected["bear"]]]
@@ -179,8 +180,8 @@ def check_losses_are_those_of_the_library():
         host = train_model.HostModel(MODEL, CLIP, VAE)
         assert sorted(host.factors.values()) == sorted(wanted["factors"].values()) == [1, 1, 2, 2, 2]
         for example in wanted["examples"]:
-            host.see(example["key"], example["image"])
-            host.read(example["caption"], (128, 128))
+            host.cache_latent(example["key"], example["image"])
+            host.cache_text(example["caption"], (128, 128))
         reports = []
         with host.training(0, False, 0):
             batches = [wanted["examples"][i : i + 2] for i in (0, 2, 0)]
@@ -199,7 +200,7 @@ def check_twenty_steps_change_the_model_as_the_adapters_did():
         noise = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(5))
         with torch.no_grad():
             sigma = torch.tensor([3.0])
-            self.read(PROMPT, (128, 128))
+            self.cache_text(PROMPT, (128, 128))
             output = self.predict(
                 self.network,
                 noise * 3 / (3.0**2 + 1) ** 0.5,
@@ -347,7 +348,7 @@ def check_sdxl_gets_its_pooled_text_and_size():
                 return [[text, {"pooled_output": pooled}]]
 
         host = train_model.HostModel(model, Clip(comfy.sd1_clip.SD1Tokenizer()), None)
-        host.read(PROMPT, (96, 64))
+        host.cache_text(PROMPT, (96, 64))
         assert host.prediction == "v_prediction" and set(host.factors.values()) == {2}
         noisy, sigma = torch.randn(2, 4, 12, 8), torch.tensor([2.0, 0.5])
         sampling = base.model_sampling
@@ -376,7 +377,7 @@ def check_preview_is_what_the_hosts_sampler_draws():
     saved = Image.open(BASE / "output" / "shown" / "validation-000004.png")
     with torch.inference_mode():
         positive, negative = (host_nodes.CLIPTextEncode().encode(CLIP, text)[0] for text in (PROMPT, ""))
-        steps, cfg = train_nodes.VALIDATION_STEPS, train_nodes.VALIDATION_CFG
+        steps, cfg = training_run.VALIDATION_STEPS, training_run.VALIDATION_CFG
         latent = host_nodes.common_ksampler(model, 3, steps, cfg, "euler", "normal", positive, negative, LATENT)[0]
         expected = VAE.decode(latent["samples"])[0]
     for picture in (saved, shown[1][2][1]):
@@ -461,7 +462,7 @@ def check_dataset_from_images():
     records, report = make()
     assert report == "3 of 3 images, 4 nouns with masks"
     host = train_model.HostModel(MODEL, CLIP, VAE)
-    examples = [train_nodes.load_example(r, (64, 64), host.tokenizer, chunk=32)[0] for r in records]
+    examples = [load_example(r, (64, 64), host.tokenizer, chunk=32)[0] for r in records]
     assert [e["nouns"] for e in examples] == [["circle", "blue square"], ["star"], ["hearts"]]
     assert examples[0]["masks"].flatten(1).nonzero()[:, 1].unique().numel() == 2 * 8 * 64
     assert examples[0]["masks"][1, 8:16].all() and examples[1]["masks"][0, 16:24].all()
@@ -507,7 +508,7 @@ def check_scenes_are_grounded_whole():
     assert REPORT.startswith("4 of 4 images"), REPORT
     host = train_model.HostModel(MODEL, CLIP, VAE)
     for record in DATASET:
-        example, errors = train_nodes.load_example(record, (128, 128), host.tokenizer, chunk=32)
+        example, errors = load_example(record, (128, 128), host.tokenizer, chunk=32)
         assert not errors and len(example["tokens"]) == len({tuple(t) for t in example["tokens"]}) == len(record.nouns)
         words = record.caption.replace(",", " ,").split()
         for noun, tokens in zip(example["nouns"], example["tokens"], strict=True):
@@ -520,9 +521,9 @@ def check_scenes_are_grounded_whole():
 
 def check_a_flat_curve_can_be_drawn():
     for losses in ([0.5], [0.0], [2.0, 2.0]):
-        found = train_nodes.loss_map({"total": losses, "ldm": losses})
+        found = training_run.loss_map({"total": losses, "ldm": losses})
         assert max(found["loss"]) > min(found["loss"]) and found["loss"][: len(losses)] == losses
-    assert train_nodes.loss_map({"total": [1.0, 2.0]})["loss"] == [1.0, 2.0]
+    assert training_run.loss_map({"total": [1.0, 2.0]})["loss"] == [1.0, 2.0]
 
 
 for check in [value for name, value in list(globals().items()) if name.startswith("check_")]:

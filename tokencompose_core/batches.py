@@ -1,4 +1,4 @@
-"""Batches of examples for a process of a training run, from any number of its batches on."""
+"""The batches of examples that one process of a training run takes, from any position in the run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from .stream import ShardDataset
 from .training import TrainSettings
 
 
-def feed(
+def training_batches(
     records: Sequence[Record] | ShardSet,
     size: Size,
     tokenizer: Callable,
     settings: TrainSettings,
     runtime: Runtime,
     workers: int = 0,
-    tell: Callable[[Problem], None] = lambda problem: None,
+    on_problem: Callable[[Problem], None] = lambda problem: None,
 ) -> Callable[[int], Iterator[list[dict]]]:
-    """What `train` takes as `batches`. `workers` processes read ahead; `tell` hears of records that broke meanwhile."""
+    """What `train` takes as `batches`.
+
+    `workers` processes read ahead. `on_problem` is called for each record that cannot be read any more.
+    """
     chunk = tokenizer.model_max_length
 
     def batches(first: int) -> Iterator[list[dict]]:
@@ -40,7 +43,7 @@ def feed(
         for examples in loader:
             for example in examples:
                 for problem in example["problems"]:
-                    tell(problem)
+                    on_problem(problem)
             yield examples
 
     return batches
