@@ -187,7 +187,7 @@ def test_views_compare_the_branches(panel):
     difference = maps[1] - maps[0]
     most = abs(difference).max()
     panel.expect_shown("Attention of “red”, spatial − fidelity", difference, DIFFERENCE, -most, most)
-    panel.choose("view", "coefficients")
+    panel.choose("view", "weights")
     panel.slide("step", 3)
     panel.expect_shown("Weight of branch spatial", panel.file.weights(2)[1], DIFFERENCE, 0, 1)
 

@@ -51,7 +51,7 @@ export const OPTIONS = {
       ...names.map((name, i) => [String(i), name]),
       ...(names.length > 1 ? [["beside", "side by side"]] : []),
       ...names.slice(1).map((name, i) => [`difference ${i + 1}`, `difference: ${name} − ${names[0]}`]),
-      ...(weights ? [["weights", "coefficients"]] : []),
+      ...(weights ? [["weights", "weights"]] : []),
     ];
   },
 
