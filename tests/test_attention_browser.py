@@ -192,6 +192,22 @@ def test_views_compare_the_branches(panel):
     panel.expect_shown("Weight of branch spatial", panel.file.weights(2)[1], DIFFERENCE, 0, 1)
 
 
+def test_the_mean_weight_outside_a_box_that_covers_the_picture_is_left_out(panel):
+    """There is nothing to take the mean of: the table would say "NaN %"."""
+    (scenes,) = [url for url in panel.host.get("/extensions") if url.endswith("/attention_viewer/scenes.js")]
+    means = """async url => {
+        const maps = {
+            weights: { branches: ["fidelity", "spatial"] },
+            weightFrame: async () => ({ size: [1, 2], maps: [Float32Array.of(0.5, 0.75), Float32Array.of(0.5, 0.25)] }),
+            regionMaps: async () => [Float32Array.of(1, 1), Float32Array.of(1, 0)],
+        };
+        const { readScene } = await import(url);
+        const { groups } = await readScene(maps, { view: "weights" });
+        return groups[0].columns.map(({ values }) => values);
+    }"""
+    assert panel.page.evaluate(means, scenes) == [[0.375, 0.5], [None, 0.25]]
+
+
 def test_one_scale_and_palette(panel):
     words = panel.file.header["branches"][0]["conditionings"]["positive"]["words"]
     plain = [i for i, word in enumerate(words) if not word["text"].startswith("<")]

@@ -19,7 +19,7 @@ const sum = (values) => values.reduce((total, value) => total + value, 0);
 const product = (map, region) => sum(map.map((value, i) => value * region[i]));
 const largest = (values) => values.reduce((found, value) => Math.max(found, Math.abs(value)), 0);
 const shareInside = (map, region) => product(map, region) / (sum(map) || 1);
-const meanInside = (map, region) => product(map, region) / sum(region);
+const meanInside = (map, region) => (sum(region) ? product(map, region) / sum(region) : undefined);
 const areaOf = (region) => sum(region) / region.length;
 
 /** Reads the maps that are needed, and makes the scene of them. */
