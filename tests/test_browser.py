@@ -149,6 +149,16 @@ def test_help_page_opens_from_the_node(editor):
     assert sentence in editor.help("RealCompoBalanceSettings")
 
 
+def test_help_page_shows_its_pictures(editor):
+    editor.open(WORKFLOWS / "attention_maps.json")
+    editor.help("RealCompoAttentionMapViewer")
+    pictures = ".node-help-content img"
+    assert editor.page.locator(pictures).count() == 3
+    editor.page.wait_for_function(
+        "pictures => [...document.querySelectorAll(pictures)].every(i => i.naturalWidth > 400)", arg=pictures
+    )
+
+
 def test_every_help_page_is_served_where_the_editor_looks(host):
     """Which takes the folder's name from the node's module."""
     for name, info in host.get("/object_info").items():
