@@ -1,4 +1,4 @@
-"""The files of the Attention Map Viewer's panel, read as `realcompo_core.attention.reading.panel` describes them."""
+"""The files of the Attention Map Viewer's panel, read as `realcompo_core.attention.panel` describes them."""
 
 from __future__ import annotations
 

@@ -7,24 +7,11 @@ import unicodedata
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..palettes import RGB, color_of
 from .layout import MIN_CONFIDENCE, Box, Layout, LayoutObject
 
-RGB = tuple[int, int, int]
 Size = tuple[int, int]  # width, height
 
-# Ten hues that stay apart on paper-white and on photographs; `color_of` repeats them for further objects.
-COLORS = (
-    (228, 60, 50),
-    (40, 110, 220),
-    (30, 150, 70),
-    (240, 140, 20),
-    (140, 70, 190),
-    (0, 160, 175),
-    (225, 70, 150),
-    (135, 90, 50),
-    (120, 150, 20),
-    (70, 75, 90),
-)
 PAPER = (247, 247, 245)
 PLATE = (25, 25, 30)
 TYPEWRITER = str.maketrans("‘’“”–—×", "''\"\"--x")  # Pillow's own font has ASCII only; accents are dropped
@@ -33,11 +20,6 @@ LIMBS = (  # of OpenPose's 18 keypoints
     *((1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),
     *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),
 )
-
-
-def color_of(index: int) -> RGB:
-    """The RGB colour (0..255) of the layout's object `index` in every picture of it."""
-    return COLORS[index % len(COLORS)]
 
 
 def draw_layout(layout: Layout, size: Size = (512, 512), background: Image.Image | None = None) -> Image.Image:
@@ -151,10 +133,15 @@ def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text on one line of at most `width` pixels, cut with an ellipsis if need be."""
-    text = unicodedata.normalize("NFKD", " ".join(text.split())[:300]).translate(TYPEWRITER)
-    text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    text = ascii_text(" ".join(text.split())[:300])
     if _text_width(text, font) <= width:
         return text
     while text and _text_width(text + "…", font) > width:
         text = text[:-1]
     return text.rstrip() + "…"
+
+
+def ascii_text(text: str) -> str:
+    """The text in letters that Pillow's own font has: without accents, with typewriter's quotes and dashes."""
+    plain = unicodedata.normalize("NFKD", text).translate(TYPEWRITER)
+    return "".join(letter for letter in plain if not unicodedata.combining(letter))
