@@ -14,7 +14,6 @@ from server import PromptServer
 
 from realcompo_core.attention.drawing import (
     AXES,
-    PALETTES,
     Shown,
     View,
     chosen_words,
@@ -29,6 +28,7 @@ from realcompo_core.attention.panel import write_panel
 from realcompo_core.attention.recorder import Recorder
 from realcompo_core.errors import RealCompoError
 from realcompo_core.files import write_file
+from realcompo_core.palettes import PALETTES
 
 from .host.connections import output_is_used
 from .host.prompt_tokens import prompt_words

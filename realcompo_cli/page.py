@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Sequence
 from html import escape
 from io import StringIO
 from pathlib import Path
 
 import matplotlib
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from realcompo_core.guidance.report import ATTENTION, ATTENTION_COLORS, ATTENTION_ENDS, WEIGHT_COLORS, MapRow, Plot
 from realcompo_core.layout import Box
+from realcompo_core.palettes import hex_of
 
 from .files import png
-from .report import (
-    BRANCH_COLORS,
-    CAPTIONS,
-    TITLES,
-    WEIGHT_COLORS,
-    Report,
-    hex_of,
-    plot_gradients,
-    plot_losses,
-    step_name,
-)
+from .report import CAPTIONS, TITLES, Report, draw_plot, legend_height
 
 STYLE = Path(__file__).with_name("page.css")
 INK, FAINT = "#010203", "#040506"  # stand-ins: matplotlib knows no CSS variables
@@ -38,12 +27,13 @@ INK, FAINT = "#010203", "#040506"  # stand-ins: matplotlib knows no CSS variable
 def page(report: Report) -> str:
     """The whole HTML document."""
     sections = [_pictures(report)]
-    if report.trace.note:
-        sections.append(f"<p class=note>{escape(report.trace.note)}</p>")
-    if report.groups:
+    if report.shown.note:
+        sections.append(f"<p class=note>{escape(report.shown.note)}</p>")
+    if report.shown.has_losses:
         sections.append(_attention(report))
-    sections.append(_weights(report))
-    if report.groups:
+    if report.shown.steps:
+        sections.append(_weights(report))
+    if report.shown.has_losses:
         sections.append(_curves(report))
     sections.append(_facts(report))
     return f"""<!doctype html>
@@ -80,36 +70,44 @@ def _pictures(report: Report) -> str:
 
 def _attention(report: Report) -> str:
     rows = []
-    for group in range(len(report.groups)):
-        frames = _frames([(box, "#fff") for box in report.boxes(group)])
-        rows.append(f'<h3><i style="background:{report.color(group)}"></i>{escape(report.label(group))}</h3>')
-        for branch, name in enumerate(report.trace.branches):
-            rows.append(_map_row(name, report, report.attention(group, branch), frames))
-    return f"<section><h2>Attention</h2><p>{CAPTIONS['attention']}</p>{''.join(rows)}</section>"
+    for index, shown in enumerate(report.shown.objects):
+        frames = _frames([(box, "#fff") for box in report.boxes(index)])
+        rows.append(f'<h3><i style="background:{shown.color}"></i>{escape(shown.label)}</h3>')
+        rows += [_map_row(row, report, frames) for row in report.shown.attention(index)]
+    bar = _color_bar(ATTENTION_COLORS, ATTENTION_ENDS)
+    return f"<section><h2>{ATTENTION}</h2><p>{CAPTIONS['attention']}</p>{bar}{''.join(rows)}</section>"
 
 
 def _weights(report: Report) -> str:
-    stops = ", ".join(to_hex(WEIGHT_COLORS(i / 8)) for i in range(9))
-    bar = f'<div class=bar>fidelity<i style="background:linear-gradient(90deg, {stops})"></i>spatial</div>'
-    row = _map_row("weight", report, report.weights())
-    return f"<section><h2>Weight of the spatial branch</h2><p>{CAPTIONS['weights']}</p>{bar}{row}</section>"
+    title, caption = escape(report.shown.weights_title), escape(report.shown.weights_caption)
+    rows = "".join(_map_row(row, report) for row in report.shown.weights())
+    bar = _color_bar(WEIGHT_COLORS, report.shown.weight_ends)
+    return f"<section><h2>{title}</h2><p>{caption}</p>{bar}{rows}</section>"
 
 
-def _map_row(label: str, report: Report, maps: list[np.ndarray], frames: str = "") -> str:
+def _color_bar(colors: Sequence[str], ends: tuple[str, str]) -> str:
+    """The colours from 0 to 1, between what their ends mean."""
+    stops = ", ".join(colors)
+    low, high = map(escape, ends)
+    return f'<div class=bar>{low}<i style="background:linear-gradient(90deg, {stops})"></i>{high}</div>'
+
+
+def _map_row(row: MapRow, report: Report, frames: str = "") -> str:
     cells = [
-        f"<figure><div class=framed>{_image(Image.fromarray(m), f'{label}, {step_name(step)}')}{frames}</div>"
-        f"<figcaption>{step_name(step)}</figcaption></figure>"
-        for step, m in zip(report.columns, maps, strict=True)
+        f"<figure><div class=framed>{_image(Image.fromarray(picture), f'{row.label}, {name}')}{frames}</div>"
+        f"<figcaption>{name}</figcaption></figure>"
+        for name, picture in zip(report.shown.step_names, row.pictures, strict=True)
     ]
-    dot = f'<i style="color:{BRANCH_COLORS[label]}">●</i> ' if label in BRANCH_COLORS else ""
-    return f"<div class=maps><span>{dot}{label}</span>{''.join(cells)}</div>"
+    return f"<div class=maps><span>{escape(row.label)}</span>{''.join(cells)}</div>"
 
 
 def _curves(report: Report) -> str:
-    return f"""<section class=curves>
-<figure><h2>Loss</h2><p>{CAPTIONS["losses"]}</p>{_svg(plot_losses, report)}</figure>
-<figure><h2>Gradient magnitude</h2><p>{CAPTIONS["gradients"]}</p>{_svg(plot_gradients, report)}</figure>
-</section>"""
+    plots = report.shown.losses(), report.shown.gradients()
+    legend = max(legend_height(plot) for plot in plots)
+    figures = (
+        f"<figure><h2>{plot.title}</h2><p>{escape(plot.caption)}</p>{_svg(plot, legend)}</figure>" for plot in plots
+    )
+    return f"<section class=curves>{''.join(figures)}</section>"
 
 
 def _facts(report: Report) -> str:
@@ -132,11 +130,14 @@ def _frames(boxes: list[tuple[Box, str]], kind: str = "") -> str:
     return f'<svg class="frames {kind}" viewBox="0 0 1 1" preserveAspectRatio="none">{rectangles}</svg>'
 
 
-def _svg(plot: Callable[[Axes, Report, str, str], None], report: Report) -> str:
-    """A plot as inline SVG in the page's own font and colours."""
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.__name__}):
-        figure = Figure(figsize=(5, 3.2), facecolor="none", layout="constrained")
-        plot(figure.add_subplot(facecolor="none"), report, INK, FAINT)
+def _svg(plot: Plot, legend: float) -> str:
+    """A plot as inline SVG in the page's own font and colours, with `legend` inches for its legend."""
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.title}):
+        below, inner = 0.5, 2.4  # inches
+        height = below + inner + legend
+        figure = Figure(figsize=(5, height), facecolor="none")
+        axes = figure.add_axes((0.1, below / height, 0.88, inner / height), facecolor="none")
+        draw_plot(axes, plot, INK, FAINT)
         buffer = StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     svg = buffer.getvalue()

@@ -1,27 +1,26 @@
-"""What a report shows, and in which words and colours; `page` lays it out as HTML, `sheet` as one PNG."""
+"""What the command line reports on a prompt, and its plots; `page` lays it out as HTML, `sheet` as one PNG.
+
+What is shown of the balanced run's trace is `realcompo_core.guidance.report`'s, as in ComfyUI.
+"""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, to_hex
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
+from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
-from realcompo_core.guidance.trace import Trace, TraceStep
+from realcompo_core.guidance.report import ATTENTION_CAPTION, Key, Plot, TraceReport
+from realcompo_core.guidance.trace import Trace
 from realcompo_core.layout import Box, Layout
-from realcompo_core.layout.drawing import color_of, draw_layout
-
-COLUMNS = 8  # steps shown of each map
-ATTENTION_COLORS: Colormap = matplotlib.colormaps["magma"]
-WEIGHT_COLORS: Colormap = matplotlib.colormaps["PuOr_r"]
-BRANCH_COLORS = {"fidelity": to_hex(WEIGHT_COLORS(0.2)), "spatial": to_hex(WEIGHT_COLORS(0.8))}
-BRANCH_LINES = {"fidelity": (0, (4, 2)), "spatial": "-"}
-SPATIAL = 1  # index of the spatial branch
+from realcompo_core.layout.drawing import draw_layout
 
 TITLES = {"fidelity": "Fidelity branch alone", "spatial": "Spatial branch alone", "balanced": "Balanced"}
 CAPTIONS = {
@@ -29,14 +28,12 @@ CAPTIONS = {
     "fidelity": "Text only: it decides freely where things go.",
     "spatial": "Text and layout: it follows the boxes.",
     "balanced": "Both, mixed for each pixel and step.",
-    "attention": "How much each pixel attends to the object's words, over the steps. The frame is the object's box: "
-    "attention inside it is what the balancer rewards. Brightness has one scale for each object.",
-    "weights": "Which branch decides each pixel, over the steps: orange is the spatial branch, purple the fidelity "
-    "branch, white an even mix.",
-    "losses": "Share of an object's attention outside its box: 0 is all inside.",
-    "gradients": "Largest influence of one latent value on the loss.",
+    "attention": f"{ATTENTION_CAPTION} Frames are the object's boxes: the balancer rewards attention inside them.",
     "facts": "How it was made",
 }
+LEGEND_ROW, LEGEND_LIFT = 15, 6  # points: the height of a row, and of what is between legend and axes
+LEGEND_LETTERS = 68  # of 9 points, in a row of a legend as wide as half the sheet
+SAMPLE_LETTERS = 8  # as wide as a legend's line and the space around it
 
 
 @dataclass(frozen=True)
@@ -50,112 +47,87 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """One prompt: its layout, the pictures (balanced last), the balanced run's trace, and how it was made.
-
-    `groups` has the indices of the layout's objects that share each of the trace's G maps.
-    """
+    """One prompt: its layout, the pictures (balanced last), the balanced run's trace, and how it was made."""
 
     prompt: str
     layout: Layout
     pictures: list[Picture]
     trace: Trace
-    groups: list[tuple[int, ...]]
     facts: dict[str, str]
+
+    @cached_property
+    def shown(self) -> TraceReport:
+        """What is shown of the trace."""
+        return TraceReport(self.trace)
 
     @property
     def layout_picture(self) -> Image.Image:
         width, height = self.pictures[-1].image.size
         return draw_layout(self.layout, (256, round(256 * height / width)))
 
-    @property
-    def steps(self) -> list[TraceStep]:
-        """The steps with attention maps, or all if there are none. Where PLMS evaluates one twice, the later counts."""
-        return list({step.index: step for step in self.trace.read_steps or self.trace.steps}.values())
-
-    @property
-    def columns(self) -> list[TraceStep]:
-        """The steps whose maps are shown, evenly spaced."""
-        steps = self.steps
-        chosen = np.linspace(0, len(steps) - 1, min(COLUMNS, len(steps))).round().astype(int)
-        return [steps[i] for i in chosen]
-
-    def boxes(self, group: int) -> list[Box]:
-        return [self.layout.objects[i].box for i in self.groups[group]]
-
-    def color(self, group: int) -> str:
-        return hex_of(self.groups[group][0])
-
-    def label(self, group: int) -> str:
-        count = len(self.groups[group])
-        return self.trace.phrases[0][group] + (f" ×{count}" if count > 1 else "")
-
-    def attention(self, group: int, branch: int) -> list[np.ndarray]:
-        """(H, W, 4) uint8 pictures of one object's maps, a column each, all on one scale."""
-        maps = [step.maps[0, :, group].numpy() for step in self.columns]
-        brightest = np.nanmax(maps)
-        return [ATTENTION_COLORS(m[branch] / brightest, bytes=True) for m in maps]
-
-    def weights(self) -> list[np.ndarray]:
-        """(h, w, 4) uint8 pictures of the spatial branch's weight, 0 to 1, a column each."""
-        return [WEIGHT_COLORS(step.weights[0, SPATIAL].numpy(), bytes=True) for step in self.columns]
+    def boxes(self, index: int) -> list[Box]:
+        """The boxes of what the trace shows as object `index`."""
+        return [self.layout.objects[i].box for i in self.shown.objects[index].objects]
 
 
-def hex_of(index: int) -> str:
-    """The CSS colour of the layout's object `index`."""
-    return "#{:02x}{:02x}{:02x}".format(*color_of(index))
-
-
-def step_name(step: TraceStep) -> str:
-    return f"step {step.index + 1}"
-
-
-def plot_losses(axes: Axes, report: Report, ink: str, faint: str) -> None:
-    """Loss of each object in each branch over the steps."""
-    steps = report.steps
-    for group in range(len(report.groups)):
-        for branch, name in enumerate(report.trace.branches):
-            values = [float(step.losses[0, branch, group]) for step in steps]
-            axes.plot(_x(steps), values, color=report.color(group), ls=BRANCH_LINES[name], lw=1.8)
-    axes.set_ylim(0, 1)
-    objects = [Line2D([], [], color=report.color(g), lw=1.8, label=report.label(g)) for g in range(len(report.groups))]
-    branches = [Line2D([], [], color=ink, ls=style, lw=1.4, label=name) for name, style in BRANCH_LINES.items()]
-    _finish(axes, objects + branches, ink, faint)
-
-
-def plot_gradients(axes: Axes, report: Report, ink: str, faint: str) -> None:
-    """Largest gradient of each branch's loss in x over the steps, logarithmic."""
-    steps = report.steps
-    for branch, name in enumerate(report.trace.branches):
-        values = [float(step.gradient[0, branch]) for step in steps]
-        axes.semilogy(
-            _x(steps), values, color=BRANCH_COLORS[name], ls=BRANCH_LINES[name], lw=1.8, label=f"{name} branch"
+def draw_plot(axes: Axes, plot: Plot, ink: str, faint: str) -> None:
+    """The curves with their legend above, in `ink` and `faint` where the plot has no colour of its own."""
+    for curve in plot.curves:
+        style = _line_style(curve.dashes)
+        axes.plot(
+            curve.steps, curve.values, color=curve.color, ls=style, lw=1.8, marker="o", ms=4, markevery=curve.dots
         )
-    low, high = np.log10(axes.get_ylim())
-    axes.set_ylim(10 ** np.floor(low), 10 ** np.ceil(high))  # whole decades have readable ticks
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    _finish(axes, axes.lines, ink, faint)
-
-
-def _x(steps: list[TraceStep]) -> list[int]:
-    return [step.index + 1 for step in steps]
-
-
-def _finish(axes: Axes, handles: list[Line2D], ink: str, faint: str) -> None:
+    if plot.logarithmic:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(plot.low, plot.high)
     axes.set_xlabel("step", color=ink)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color=faint, lw=0.7)
     axes.tick_params(which="both", color=faint, labelcolor=ink, length=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(faint)
-    columns = min(3, len(handles))
-    axes.legend(
-        handles=handles,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.02),
-        ncols=columns,
-        frameon=False,
-        labelcolor=ink,
-        fontsize=9,
-        handlelength=2.2,
-        columnspacing=1.4,
-    )
+    rows = legend_rows(plot)
+    for i, row in enumerate(rows):
+        lift = ScaledTranslation(0, (LEGEND_LIFT + (len(rows) - 1 - i) * LEGEND_ROW) / 72, axes.figure.dpi_scale_trans)
+        legend = Legend(
+            axes,
+            [Line2D([], [], color=key.color or ink, ls=_line_style(key.dashes), lw=1.8) for key in row],
+            [key.label for key in row],
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            bbox_transform=axes.transAxes + lift,
+            ncols=len(row),
+            frameon=False,
+            labelcolor=ink,
+            fontsize=9,
+            handlelength=2.2,
+            columnspacing=1.4,
+            borderpad=0,
+            borderaxespad=0,
+        )
+        axes.add_artist(legend)
+
+
+def legend_rows(plot: Plot) -> list[list[Key]]:
+    """The legend's entries, as many whole names of a group in a row as it holds."""
+    rows: list[list[Key]] = []
+    for group in plot.legend:
+        room = 0
+        for key in group:
+            label = textwrap.shorten(key.label, LEGEND_LETTERS - SAMPLE_LETTERS, placeholder="…")
+            if len(label) + SAMPLE_LETTERS > room:
+                rows.append([])
+                room = LEGEND_LETTERS
+            rows[-1].append(key._replace(label=label))
+            room -= len(label) + SAMPLE_LETTERS
+    return rows
+
+
+def legend_height(plot: Plot) -> float:
+    """Inches of the legend above the axes."""
+    return (LEGEND_LIFT + len(legend_rows(plot)) * LEGEND_ROW) / 72
+
+
+def _line_style(dashes: Sequence[float]) -> str | tuple:
+    return (0, tuple(dashes)) if dashes else "-"

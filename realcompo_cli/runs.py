@@ -77,15 +77,15 @@ def report_on(
 ) -> Report:
     """The report about `runs`, the balanced one last. `notes` are lines below the pictures, by the run's name."""
     output = runs[-1].output
-    groups = []
-    if output.trace.read_steps:
+    trace = output.trace
+    if trace.read_steps:
         groups, _ = phrase_groups(pipeline.pipelines[0], prompt, output.layout, settings["include_adjectives"])
+        trace = replace(trace, objects=[[group.objects for group in groups]])
     return Report(
         prompt=prompt,
         layout=output.layout,
         pictures=[Picture(run.name, run.image, (notes or {}).get(run.name, "")) for run in runs],
-        trace=output.trace,
-        groups=[tuple(group.objects) for group in groups],
+        trace=trace,
         facts=facts | _settings_facts(settings) | {"time": _times(runs), "versions": _versions()},
     )
 

@@ -13,15 +13,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from realcompo_core.guidance.report import ATTENTION, ATTENTION_COLORS, ATTENTION_ENDS, COLUMNS, WEIGHT_COLORS, MapRow
 from realcompo_core.layout import Box
+from realcompo_core.palettes import ACCENT, INK, LINE, SOFT, colorize
 
-from .report import CAPTIONS, COLUMNS, TITLES, WEIGHT_COLORS, Report, plot_gradients, plot_losses, step_name
+from .report import CAPTIONS, TITLES, Report, draw_plot, legend_height
 
-INK, SOFT, LINE, ACCENT = "#1d1f24", "#666a73", "#dcdcd6", "#b35806"
 WIDTH, MARGIN = 12.0, 0.6  # inches
 INNER = WIDTH - 2 * MARGIN
 DPI = 120
-LABEL = 1.7  # inches in front of the maps
+LABEL = 1.1  # inches in front of the maps
 GAP = 0.08
 MAP = (INNER - LABEL - (COLUMNS - 1) * GAP) / COLUMNS
 LINE_HEIGHT = 0.19
@@ -55,9 +56,10 @@ class Sheet:
             self.figure.text((MARGIN + x) / WIDTH, 1 - y / self.height, line, fontsize=size, parse_math=False, **style)
 
     def heading(self, title: str, caption: str) -> None:
+        lines = textwrap.wrap(caption, 150)
         self.text(title, size=12.5, color=INK, weight="bold")
-        self.text(caption, dy=0.27)
-        self.y += 0.6
+        self.text("\n".join(lines), dy=0.27)
+        self.y += 0.34 + LINE_HEIGHT * len(lines)
 
 
 def sheet(report: Report) -> bytes:
@@ -76,13 +78,14 @@ def _fill(page: Sheet, report: Report) -> Sheet:
     page.text("\n".join(title), dy=0.24, size=19, color=INK, weight="bold")
     page.y += 0.55 + 0.36 * len(title)
     _pictures(page, report)
-    if report.trace.note:
-        page.text(report.trace.note, size=10.5, color=ACCENT)
-        page.y += 0.5
-    if report.groups:
+    if note := textwrap.wrap(report.shown.note, 125):
+        page.text("\n".join(note), size=10.5, color=ACCENT)
+        page.y += 0.28 + 0.22 * len(note)
+    if report.shown.has_losses:
         _attention(page, report)
-    _weights(page, report)
-    if report.groups:
+    if report.shown.steps:
+        _weights(page, report)
+    if report.shown.has_losses:
         _curves(page, report)
     _facts(page, report)
     return page
@@ -106,46 +109,36 @@ def _pictures(page: Sheet, report: Report) -> None:
 
 
 def _attention(page: Sheet, report: Report) -> None:
-    page.heading("Attention", "\n".join(textwrap.wrap(CAPTIONS["attention"], 150)))
-    page.y += LINE_HEIGHT
+    page.heading(ATTENTION, CAPTIONS["attention"])
+    _color_bar(page, ATTENTION_COLORS, ATTENTION_ENDS)
     _step_names(page, report)
-    for group in range(len(report.groups)):
-        label = "\n".join(textwrap.wrap(report.label(group), 20))
-        page.text(label, size=10, color=report.color(group), weight="bold")
-        for branch, name in enumerate(report.trace.branches):
-            maps = report.attention(group, branch)
-            page.text(name, dy=_height(maps) / 2, va="center", size=9.5)
-            _map_row(page, maps, report.boxes(group))
-        page.y += 0.12
+    for index, shown in enumerate(report.shown.objects):
+        label = textwrap.wrap(shown.label, 100)
+        page.text("\n".join(label), size=10, color=shown.color, weight="bold")
+        page.y += 0.24 * len(label)
+        _map_rows(page, report.shown.attention(index), report.boxes(index))
+        page.y += 0.08
     page.y += 0.25
 
 
 def _weights(page: Sheet, report: Report) -> None:
-    page.heading("Weight of the spatial branch", CAPTIONS["weights"])
+    page.heading(report.shown.weights_title, report.shown.weights_caption)
+    _color_bar(page, WEIGHT_COLORS, report.shown.weight_ends)
     _step_names(page, report)
-    maps = report.weights()
-    bar = page.axes(0.32, 0.13, _height(maps))
-    bar.imshow(np.linspace(1, 0, 64)[:, None], cmap=WEIGHT_COLORS, aspect="auto", extent=(0, 1, 0, 1), vmin=0, vmax=1)
-    bar.set_xticks([])
-    bar.set_yticks([0, 0.5, 1])
-    bar.tick_params(length=2, labelsize=8, labelcolor=SOFT, color=LINE)
-    bar.spines[:].set_color(LINE)
-    page.text("spatial", 0.55, 0, size=8.5)
-    page.text("fidelity", 0.55, _height(maps), va="bottom", size=8.5)
-    _map_row(page, maps)
+    _map_rows(page, report.shown.weights())
     page.y += 0.35
 
 
 def _curves(page: Sheet, report: Report) -> None:
+    plots = report.shown.losses(), report.shown.gradients()
     width, height = INNER / 2 - 0.3, 2.3
-    for i, (title, plot, caption) in enumerate(
-        (("Loss", plot_losses, "losses"), ("Gradient magnitude", plot_gradients, "gradients"))
-    ):
+    top = 0.55 + max(legend_height(plot) for plot in plots)
+    for i, plot in enumerate(plots):
         x = i * (INNER / 2 + 0.15)
-        page.text(title, x, size=12.5, color=INK, weight="bold")
-        page.text(CAPTIONS[caption], x, 0.27)
-        plot(page.axes(x + 0.45, width - 0.45, height, page.y + 1.1), report, SOFT, LINE)
-    page.y += 1.1 + height + 0.75
+        page.text(plot.title, x, size=12.5, color=INK, weight="bold")
+        page.text(plot.caption, x, 0.27)
+        draw_plot(page.axes(x + 0.45, width - 0.45, height, page.y + top), plot, SOFT, LINE)
+    page.y += top + height + 0.75
 
 
 def _facts(page: Sheet, report: Report) -> None:
@@ -158,25 +151,32 @@ def _facts(page: Sheet, report: Report) -> None:
         page.y += LINE_HEIGHT * len(lines) + 0.04
 
 
+def _color_bar(page: Sheet, colors: Sequence[str], ends: tuple[str, str]) -> None:
+    """The colours from 0 to 1, between what their ends mean."""
+    left = 0.1 + 0.058 * len(ends[0])
+    _show(page.axes(left, 1.3, 0.1, page.y + 0.02), colorize(np.linspace(0, 1, 256)[None], colors), "nearest")
+    page.text(ends[0], 0, size=8.5)
+    page.text(ends[1], left + 1.4, size=8.5)
+    page.y += 0.3
+
+
 def _step_names(page: Sheet, report: Report) -> None:
-    for i, step in enumerate(report.columns):
-        page.text(step_name(step), LABEL + i * (MAP + GAP) + MAP / 2, ha="center", size=8.5)
+    for i, name in enumerate(report.shown.step_names):
+        page.text(name, LABEL + i * (MAP + GAP) + MAP / 2, ha="center", size=8.5)
     page.y += 0.2
 
 
-def _map_row(page: Sheet, maps: list[np.ndarray], boxes: Sequence[Box] = ()) -> None:
-    height = _height(maps)
-    for i, picture in enumerate(maps):
-        axes = page.axes(LABEL + i * (MAP + GAP), MAP, height)
-        _show(axes, picture, interpolation="nearest")
-        for x0, y0, x1, y1 in boxes:
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="white", lw=1.3, path_effects=HALO))
-    page.y += height + GAP
-
-
-def _height(maps: list[np.ndarray]) -> float:
-    """Inches of a row of (H, W, 4) maps."""
-    return MAP * maps[0].shape[0] / maps[0].shape[1]
+def _map_rows(page: Sheet, rows: Sequence[MapRow], boxes: Sequence[Box] = ()) -> None:
+    for row in rows:
+        height = MAP * row.pictures[0].shape[0] / row.pictures[0].shape[1]
+        page.text(row.label, dy=height / 2, va="center", size=9.5)
+        for i, picture in enumerate(row.pictures):
+            axes = page.axes(LABEL + i * (MAP + GAP), MAP, height)
+            _show(axes, picture, interpolation="nearest")
+            for x0, y0, x1, y1 in boxes:
+                frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="white", lw=1.3, path_effects=HALO)
+                axes.add_patch(frame)
+        page.y += height + GAP
 
 
 def _show(axes: Axes, picture: np.ndarray, interpolation: str) -> None:

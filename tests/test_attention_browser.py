@@ -10,7 +10,7 @@ from panel_file import PanelFile
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from realcompo_core.attention.drawing import DIFFERENCE, PALETTES, colorize
+from realcompo_core.palettes import DIVERGING, PALETTES, colorize
 
 HOSTS = host_server.find_hosts()
 WORKFLOW = host_server.PACK / "workflows" / "attention_maps.json"
@@ -186,10 +186,10 @@ def test_views_compare_the_branches(panel):
     panel.choose("view", "difference: spatial − fidelity")
     difference = maps[1] - maps[0]
     most = abs(difference).max()
-    panel.expect_shown("Attention of “red”, spatial − fidelity", difference, DIFFERENCE, -most, most)
+    panel.expect_shown("Attention of “red”, spatial − fidelity", difference, DIVERGING, -most, most)
     panel.choose("view", "weights")
     panel.slide("step", 3)
-    panel.expect_shown("Weight of branch spatial", panel.file.weights(2)[1], DIFFERENCE, 0, 1)
+    panel.expect_shown("Weight of branch spatial", panel.file.weights(2)[1], DIVERGING, 0, 1)
 
 
 def test_the_mean_weight_outside_a_box_that_covers_the_picture_is_left_out(panel):

@@ -11,9 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from realcompo_cli.main import Axis, app, attention
-from realcompo_core.attention.drawing import AXES, CELL, GAP, LABEL, PALETTES, View, select, sheet
+from realcompo_core.attention.drawing import AXES, CELL, GAP, LABEL, View, select, sheet
 from realcompo_core.attention.maps import AttentionMaps
 from realcompo_core.layout import Layout, LayoutObject
+from realcompo_core.palettes import PALETTES
 
 PROMPT = "a red circle to the left of a blue square"
 

@@ -9,10 +9,7 @@ import torch
 from PIL import Image
 
 from realcompo_core.attention.drawing import (
-    DIFFERENCE,
-    PALETTES,
     View,
-    colorize,
     pictures,
     select,
     sheet,
@@ -42,6 +39,7 @@ from realcompo_core.attention.recorder import Recorder, token_shares
 from realcompo_core.attention.source import AttentionEvent, Layer
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout, LayoutObject
+from realcompo_core.palettes import DIVERGING, PALETTES, colorize
 
 PROMPT = PromptWords([("a", [1]), ("armadillo", [2, 3, 4]), ("sees", [5]), ("armadillo", [6, 7, 8]), ("cat", [9])], 12)
 
@@ -367,7 +365,7 @@ def test_masks_are_averaged_to_the_maps():
 
 
 def test_colours_go_through_their_stops():
-    ends = colorize(np.array([[0.0, 0.5, 1.0]]), DIFFERENCE)[0]
+    ends = colorize(np.array([[0.0, 0.5, 1.0]]), DIVERGING)[0]
     assert [tuple(color) for color in ends] == [(84, 39, 136), (247, 247, 247), (179, 88, 6)]
     assert all(len(colors) > 1 for colors in PALETTES.values())
 

@@ -80,6 +80,32 @@ def test_weights_are_the_traces(maps, panel):
         np.testing.assert_allclose(panel.weights(3, item), maps.trace.steps[1].weights[item], rtol=0, atol=1e-5)
 
 
+def test_weights_of_a_step_that_is_evaluated_twice_are_those_of_its_last_evaluation(maps, tmp_path):
+    """Heun's and PLMS's samplers evaluate the level of the next step before they are there."""
+    trial = TraceStep(3, 1.0, torch.zeros(2, 2, 5, 5))
+    twice = Trace(maps.trace.branches, steps=[maps.trace.steps[0], trial, maps.trace.steps[1]])
+    again = AttentionMaps(maps.branches, maps.layout, twice)
+    panel = written(again, tmp_path)
+    assert panel.header["weights"]["steps"] == STEPS
+    assert again.weights(3) is maps.trace.steps[1].weights and again.weights(1) is None
+    np.testing.assert_allclose(panel.weights(3), maps.trace.steps[1].weights[0], rtol=0, atol=1e-5)
+
+
+def test_trace_without_steps_has_no_weights(maps, tmp_path):
+    nothing = Trace(("fidelity", "spatial"), note="nothing was sampled: denoise is 0")
+    assert written(AttentionMaps(maps.branches, maps.layout, nothing), tmp_path).header["weights"] is None
+    with pytest.raises(RealCompoError, match="no attention was recorded: nothing was sampled: denoise is 0"):
+        write_panel(AttentionMaps([BranchMaps("fidelity")], maps.layout, nothing), [None], tmp_path, "nothing")
+
+
+def test_weights_that_are_nan_are_written_as_0(maps, tmp_path):
+    steps = [TraceStep(i, 1.0, torch.full((2, 2, 5, 5), 0.5)) for i in STEPS]
+    steps[1].weights[:, :, 0] = torch.nan
+    panel = written(AttentionMaps(maps.branches, None, Trace(("fidelity", "spatial"), steps=steps)), tmp_path)
+    assert panel.weights(3)[:, 0].max() == 0 and panel.weights(3)[:, 1:].min() == pytest.approx(0.5)
+    assert panel.weights("all").min() == pytest.approx(0.5)
+
+
 def test_shares_are_those_of_the_grounding_table(maps, panel):
     own = maps.branches[0]
     kept = panel.header["branches"][0]["conditionings"]["positive"]

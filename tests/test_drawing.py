@@ -3,7 +3,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.layout.drawing import COLORS, PAPER, color_of, draw_layout
+from realcompo_core.layout.drawing import PAPER, draw_layout
+from realcompo_core.palettes import OBJECTS, color_of
 
 
 def pixels(layout, size=(200, 200), background=None):
@@ -21,7 +22,7 @@ def test_box_outline_is_where_the_box_is():
 
 
 def test_objects_have_colours_of_their_own():
-    assert len(set(COLORS)) == len(COLORS) >= 10
+    assert len(set(OBJECTS)) == len(OBJECTS) >= 10
     boxes = [(0.1, 0.1, 0.4, 0.4), (0.6, 0.6, 0.9, 0.9)]
     picture = pixels(Layout(tuple(LayoutObject("a cat", box) for box in boxes)))
     assert is_color(picture, color_of(0))[:100, :100].any() and is_color(picture, color_of(1))[100:, 100:].any()

@@ -29,7 +29,7 @@ for package in (realcompo_core, tokencompose_core):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".", onerror=lambda name: None):
         if not any(module.name == a or module.name.startswith(a + ".") for a in adapters):
             __import__(module.name)
-print(sorted({"comfy", "diffusers", "transformers", "openai", "nodes"} & set(sys.modules)))
+print(sorted({"comfy", "diffusers", "transformers", "openai", "nodes", "matplotlib"} & set(sys.modules)))
 print("realcompo_core.guidance.balancer" in sys.modules)
 """
     assert python(code, ROOT, cwd=tmp_path).split("\n")[:2] == ["[]", "True"]

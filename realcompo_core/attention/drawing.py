@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
@@ -13,21 +12,14 @@ from torch import Tensor
 
 from ..errors import RealCompoError
 from ..layout.drawing import shortened
+from ..palettes import DIVERGING, INK, PALETTES, colorize
 from .maps import AttentionMaps, BranchMaps, WordColumns
 
-# Colours at even distances from 0 to 1. The first four are matplotlib's maps of these names, sampled.
-PALETTES = {
-    "viridis": ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"),
-    "inferno": ("#000004", "#210c4a", "#57106e", "#8a226a", "#bc3754", "#e45a31", "#f98e09", "#f9cb35", "#fcffa4"),
-    "turbo": ("#30123b", "#466be3", "#28bceb", "#32f298", "#a4fc3c", "#eecf3a", "#fb7e21", "#d02f05", "#7a0403"),
-    "gray": ("#000000", "#ffffff"),
-}
-DIFFERENCE = ("#542788", "#f7f7f7", "#b35806")  # the first branch attends more, as much, less
 AXES = ("words", "layers", "steps", "heads", "branches")
 MAX_COLUMNS = 10
 CELL = 192  # pixels, of a grid's pictures at their longer side
 GAP, LABEL = 6, 18
-PAPER, INK = "#ffffff", "#1d1f24"
+PAPER = "#ffffff"
 
 
 class View(NamedTuple):
@@ -56,13 +48,6 @@ class Shown(NamedTuple):
     words: list[str]
     columns: list[str]
     signed: bool = False
-
-
-def colorize(values: np.ndarray, colors: Sequence[str]) -> np.ndarray:
-    """(H, W) in 0..1 to (H, W, 3) bytes: `colors` at even distances, straight lines between them."""
-    stops = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors], dtype=float)
-    places = np.linspace(0, 1, len(stops))
-    return np.stack([np.interp(values, places, stops[:, i]) for i in range(3)], -1).round().astype(np.uint8)
 
 
 def overlay(
@@ -131,7 +116,7 @@ def pictures(shown: Shown, picture: Image.Image | None, view: View, longest: int
         row = []
         for j, values in enumerate(word):
             if shown.signed and j == len(word) - 1:
-                row.append(overlay(values / top[i, j] / 2 + 0.5, picture, DIFFERENCE, view.opacity, size))
+                row.append(overlay(values / top[i, j] / 2 + 0.5, picture, DIVERGING, view.opacity, size))
             else:
                 row.append(overlay(values / top[i, j], picture, PALETTES[view.palette], view.opacity, size))
         rows.append(row)

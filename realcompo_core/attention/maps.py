@@ -218,6 +218,8 @@ class AttentionMaps:
     def recorded(self) -> list[BranchMaps]:
         """The branches that have maps. Raises RealCompoError if none has."""
         recorded = [branch for branch in self.branches if branch.maps]
+        if not recorded and self.trace is not None and self.trace.note and not self.trace.steps:
+            raise RealCompoError(f"no attention was recorded: {self.trace.note}")
         if not recorded:
             raise RealCompoError(
                 "no attention was recorded: the model that is recorded must sample before its maps are looked at. In "
@@ -239,8 +241,8 @@ class AttentionMaps:
 
     def weights(self, step: int) -> Tensor | None:
         """(B, K, h, w): the balancer's weights at this step."""
-        found = [s.weights for s in self.trace.steps if s.index == step] if self.trace else []
-        return found[0] if found else None
+        steps = self.trace.by_step if self.trace else []
+        return next((own.weights for own in steps if own.index == step), None)
 
     def save(self, path: Path | str | BinaryIO) -> None:
         """Write everything but the trace as an NPZ file, which `load` and numpy read (see `load` for its keys).

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from ..errors import PhraseNotInPromptError, RealCompoError
 from ..layout import Layout
-from ..layout.drawing import RGB, color_of
 from ..layout.regions import region_maps
-from .drawing import DIFFERENCE, PALETTES
+from ..palettes import DIVERGING, PALETTES, hex_of
 from .grounding_metrics import ALL, Target, layout_targets
 from .maps import AttentionMaps, BranchMaps, WordColumns
 
@@ -64,13 +63,13 @@ def _write_maps(maps: AttentionMaps, branches: Sequence[BranchMaps], file: Binar
     phrases = [item.phrase for item in layout.objects]
     return {
         "palettes": PALETTES,
-        "difference": DIFFERENCE,
+        "difference": DIVERGING,
         "objects": [
-            {"phrase": item.phrase, "box": item.box, "color": _hex(color_of(index))}
+            {"phrase": item.phrase, "box": item.box, "color": hex_of(index)}
             for index, item in enumerate(layout.objects)
         ],
         "regions": [
-            {"label": region.label, "color": _hex(color_of(phrases.index(region.label)))} for region in regions.values()
+            {"label": region.label, "color": hex_of(phrases.index(region.label))} for region in regions.values()
         ],
         "region_maps": [
             {"size": size, "offset": _append(file, _coverage(regions.values(), size))} for size in sorted(sizes)
@@ -171,9 +170,9 @@ def _write_weights(maps: AttentionMaps, file: BinaryIO) -> dict | None:
     """Each frame has the branches' weights at one step, for one item; the mean over the steps comes first."""
     if maps.trace is None or not maps.trace.steps:
         return None
-    steps = sorted({step.index for step in maps.trace.steps})
+    steps = [step.index for step in maps.trace.by_step]
     weights = torch.stack([maps.weights(step) for step in steps]).float()
-    frames = (step.flatten(0, 1) for step in (weights.mean(0), *weights))
+    frames = (step.flatten(0, 1) for step in (weights.nanmean(0), *weights))
     return {
         "branches": maps.trace.branches,
         "items": weights.shape[1],
@@ -183,15 +182,11 @@ def _write_weights(maps: AttentionMaps, file: BinaryIO) -> dict | None:
     }
 
 
-def _hex(color: RGB) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)
-
-
 def _append(file: BinaryIO, frames: Iterable[Tensor]) -> int:
     """Writes a record for each map of the frames, (n, h, w) each; returns where the first one is."""
     offset = file.tell()
     for frame in frames:
-        values = frame.float().numpy()
+        values = np.nan_to_num(frame.float().numpy())  # a record holds no NaN
         largest = values.max((1, 2), initial=0)
         records = np.empty(len(values), [("largest", "<f4"), ("values", "<u2", values.shape[1:])])
         records["largest"] = largest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -11,8 +11,10 @@ from torch import Tensor
 class TraceStep:
     """One evaluation. B batch, K branches, G objects, h×w latent, H×W map. All tensors are on the CPU.
 
+    `index` is the step's number, from 0; `sigma` the noise level of this evaluation.
     `weights`: (B, K, h, w), sum to 1 over K. `coefficients`: the same before the softmax; None while weights are fixed.
     `losses`: (B, K, G), `gradient`: (B, K) largest |∂L/∂x| and `maps`: (B, K, G, H, W); None where no map was read.
+    All three are NaN for a branch whose maps were not read.
     """
 
     index: int
@@ -26,18 +28,39 @@ class TraceStep:
 
 @dataclass
 class Trace:
-    """All steps of one run. `phrases`: one list of G phrases an item. `note`: what the user should know, or empty."""
+    """One run. `steps` has every evaluation, in the order in which they happened; `by_step` has one for each step.
+
+    phrases: for each item of the batch, a phrase for each of its G maps. note: what the user should know, or empty.
+    objects: for each item, the indices of the layout's objects that share each map; without it, map g is object g's.
+    """
 
     branches: tuple[str, ...]
     phrases: list[list[str]] = field(default_factory=list)
     steps: list[TraceStep] = field(default_factory=list)
     note: str = ""
+    objects: list[list[list[int]]] = field(default_factory=list)
+
+    @property
+    def by_step(self) -> list[TraceStep]:
+        """One entry for each step, in their order: the last evaluation of a step counts.
+
+        Heun and PLMS evaluate the level of the next step before they are there, DPM-2 a level between the two; the last
+        evaluation is the one from which the step is made. Maps are read once a step: where an earlier evaluation read
+        them, its losses, gradient and maps are the step's.
+        """
+        last: dict[int, TraceStep] = {}
+        for step in self.steps:
+            before = last.get(step.index)
+            if step.maps is None and before is not None:
+                step = replace(step, losses=before.losses, gradient=before.gradient, maps=before.maps)
+            last[step.index] = step
+        return [last[index] for index in sorted(last)]
 
     def clear(self) -> None:
         """As before the run."""
-        self.phrases, self.steps, self.note = [], [], ""
+        self.phrases, self.steps, self.note, self.objects = [], [], "", []
 
     @property
     def read_steps(self) -> list[TraceStep]:
-        """The steps at which maps were read."""
-        return [step for step in self.steps if step.maps is not None]
+        """Those of `by_step` at which maps were read."""
+        return [step for step in self.by_step if step.maps is not None]

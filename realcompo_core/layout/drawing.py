@@ -7,33 +7,15 @@ import unicodedata
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..palettes import RGB, color_of
 from .layout import Box, Layout, LayoutObject
 from .pose import MIN_CONFIDENCE, limbs_of
 
-RGB = tuple[int, int, int]
 Size = tuple[int, int]  # width, height
 
-# Ten hues that can be told apart on white and on photographs; `color_of` repeats them for further objects.
-COLORS = (
-    (228, 60, 50),
-    (40, 110, 220),
-    (30, 150, 70),
-    (240, 140, 20),
-    (140, 70, 190),
-    (0, 160, 175),
-    (225, 70, 150),
-    (135, 90, 50),
-    (120, 150, 20),
-    (70, 75, 90),
-)
 PAPER = (247, 247, 245)
 PLATE = (25, 25, 30)
 ASCII_PUNCTUATION = str.maketrans("‘’“”–—×", "''\"\"--x")  # for Pillow's own font; accents are dropped
-
-
-def color_of(index: int) -> RGB:
-    """The RGB colour (0..255) of the layout's object `index` in every picture of it."""
-    return COLORS[index % len(COLORS)]
 
 
 def draw_layout(layout: Layout, size: Size = (512, 512), background: Image.Image | None = None) -> Image.Image:
@@ -146,10 +128,15 @@ def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The text on one line of at most `width` pixels, cut with an ellipsis if need be."""
-    text = unicodedata.normalize("NFKD", " ".join(text.split())[:300]).translate(ASCII_PUNCTUATION)
-    text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    text = ascii_text(" ".join(text.split())[:300])
     if _text_width(text, font) <= width:
         return text
     while text and _text_width(text + "…", font) > width:
         text = text[:-1]
     return text.rstrip() + "…"
+
+
+def ascii_text(text: str) -> str:
+    """The text in letters that Pillow's own font has: without accents, with typewriter's quotes and dashes."""
+    plain = unicodedata.normalize("NFKD", text).translate(ASCII_PUNCTUATION)
+    return "".join(letter for letter in plain if not unicodedata.combining(letter))
