@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realcompo_core.errors import BranchMismatchError
 from realcompo_core.guidance.balancer import branch_names
 
-if TYPE_CHECKING:
-    from .guider import BranchInput
+from .branch_input import BranchInput
 
 SCHEDULE_TOLERANCE = 0.01  # relative; rescaled schedules of one family differ by less
 

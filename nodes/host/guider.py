@@ -24,18 +24,9 @@ from realcompo_core.sampling.samplers import Step
 from realcompo_core.text.tokens import TokenGroup
 
 from .branch import HostBranch, attention_blocks, joined_passes
+from .branch_input import BranchInput
 from .checks import check_branches
 from .prompt_tokens import prompt_groups
-
-
-@dataclass(frozen=True)
-class BranchInput:
-    """What the Branch node collects: a MODEL, its conditionings and its guidance."""
-
-    model: Any
-    positive: list
-    negative: list
-    cfg: float
 
 
 class BalancedGuider(comfy.samplers.CFGGuider):
