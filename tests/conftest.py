@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.published_data import published_file
 
+pytest_plugins = ["not_run"]
 torch.set_num_threads(1)
 
 
