@@ -1,16 +1,20 @@
 # make demo: install and draw a first picture.  make test: install and run the checks and tests.
+# make test-slow: the tests that take too long for that.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= a red circle to the left of a blue square
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-slow check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/realcompo demo "$(PROMPT)"
 
 test: check
-	$(BIN)/pytest -q -rs
+	$(BIN)/pytest -q --durations=10
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/pytest -q --durations=10 -m slow
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,13 +1,13 @@
 """How far the nouns that `extract_nouns` finds agree with those of the official TokenCompose training data.
 
-    python benchmarks/noun_agreement.py RECORDS.jsonl
+    python benchmarks/noun_agreement.py [RECORDS.jsonl]
 
-RECORDS: one JSON object per line, "text" the caption, "attn_list" a list of [noun, mask or null]. Per record the set of
-our nouns is compared with the set of the official ones: the whole string, compounds and case included, has to be equal
-(the official lists hold no noun twice). Hits, ours and official ones are summed over the records for precision, recall
-and f1. `words f1` is the same on the nouns' single words, whatever compounds they make. The halves of the file are
-given apart to show the spread. A tagger that cannot be loaded is named with the reason. The last line is one JSON
-object.
+RECORDS: one JSON object per line, "text" the caption, "attn_list" a list of [noun, mask or null]; by default the
+published 1500 (see published_data.py). Per record the set of our nouns is compared with the set of the official ones:
+the whole string, compounds and case included, has to be equal (the official lists hold no noun twice). Hits, ours and
+official ones are summed over the records for precision, recall and f1. `words f1` is the same on the nouns' single
+words, whatever compounds they make. The halves of the file are given apart to show the spread. A tagger that cannot be
+loaded is named with the reason. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])  # runs from a checkout that is not installed
 
+from benchmarks.published_data import COCO_CAPTIONS, published_file
 from tokencompose_core.taggers import TAGGERS, TaggerError, extract_nouns, get_tagger
 
 Pair = tuple[set[str], set[str]]
@@ -64,11 +65,11 @@ def measure(records: list[tuple[str, set[str]]], tagger: Callable) -> tuple[dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("records", type=Path, metavar="RECORDS.jsonl")
+    parser.add_argument("records", type=Path, nargs="?", metavar="RECORDS.jsonl")
     parser.add_argument("--taggers", nargs="+", choices=list(TAGGERS), default=list(TAGGERS))
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N records that disagree per tagger")
     arguments = parser.parse_args()
-    records = read_records(arguments.records)
+    records = read_records(arguments.records or published_file(COCO_CAPTIONS))
     official = sum(len(nouns) for _, nouns in records)
     print(f"{len(records)} records, {official} official nouns")
     results: dict[str, dict | str] = {}

@@ -1,8 +1,9 @@
 """The official TokenCompose records through our reader and aligner.
 
-    python benchmarks/official_records.py RECORDS.jsonl --tokenizer FOLDER
+    python benchmarks/official_records.py --tokenizer FOLDER [RECORDS.jsonl]
 
 FOLDER: a CLIP tokenizer as transformers loads it, the `tokenizer` folder of SD1.x or `comfy/sd1_tokenizer` of ComfyUI.
+RECORDS: by default the published 1500 (see published_data.py).
 Counts records that parse, nouns that are found among their caption's tokens, and captions past the text encoder's
 limit. How far our own nouns agree with the official ones: noun_agreement.py. The last line is one JSON object.
 """
@@ -19,6 +20,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # runs from a checkout that is not
 
 from transformers import CLIPTokenizer
 
+from benchmarks.published_data import COCO_CAPTIONS, published_file
 from realcompo_core.text.tokens import CHUNK
 from tokencompose_core.formats import MetadataRecords
 from tokencompose_core.nouns import noun_tokens
@@ -27,12 +29,12 @@ from tokencompose_core.records import RecordError, each_record
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("records", type=Path, metavar="RECORDS.jsonl")
+    parser.add_argument("records", type=Path, nargs="?", metavar="RECORDS.jsonl")
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="FOLDER")
     arguments = parser.parse_args()
     tokenizer = CLIPTokenizer.from_pretrained(arguments.tokenizer)
     counts: Counter = Counter()
-    for record in each_record(MetadataRecords(arguments.records)):
+    for record in each_record(MetadataRecords(arguments.records or published_file(COCO_CAPTIONS))):
         if isinstance(record, RecordError):
             print(record)
             continue

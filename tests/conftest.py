@@ -1,11 +1,27 @@
-"""Tiny pipelines with random weights, of every kind that the adapter supports."""
+"""Fixtures of many modules: published files, and tiny pipelines of every kind that the adapter supports."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from benchmarks.published_data import published_file
+
+pytest_plugins = ["not_run"]
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def published_text():
+    """`published_text(name)`: a file of `benchmarks/published_data.py`; without the file, the test is skipped."""
+
+    def read(name: str) -> str:
+        try:
+            return published_file(name).read_text(encoding="utf-8")
+        except FileNotFoundError as absent:
+            pytest.skip(str(absent))
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Models of real size, with random weights, through a real ComfyUI's own loaders: `pytest -m slow`."""
+"""Models of real size, with random weights, through a real ComfyUI's own loaders: `make test-slow`."""
 
 import copy
 import json

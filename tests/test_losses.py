@@ -10,8 +10,7 @@ import torch
 
 from tokencompose_core.losses import grounding_losses, layer_masks, noun_targets, pixel_loss, token_loss
 
-OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "tokencompose_official_losses.json"
-CASES = json.loads(OFFICIAL.read_text()) if OFFICIAL.exists() else []
+CASES = json.loads((Path(__file__).parent / "data" / "tokencompose_official_losses.json").read_text())
 
 
 def named(layers):
@@ -191,7 +190,7 @@ def test_gradient_is_finite_where_attention_is_0_or_1():
         assert maps.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["seed"])  # skipped where shared/data is absent
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["seed"])
 def test_official_functions_own_results(case):
     rng, size = np.random.default_rng(case["seed"]), case["res"]
     layers = []

@@ -3,12 +3,12 @@
 import json
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.published_data import LMD_REPLIES
 from realcompo_core.errors import (
     BoxOutsideError,
     EmptyBoxError,
@@ -21,7 +21,6 @@ from realcompo_core.errors import (
 from realcompo_core.layout import Layout, LayoutObject
 from realcompo_core.providers.text import TextProvider, parse_reply
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TWO = [("a cat", (0.1, 0.2, 0.4, 0.8)), ("a dog", (0.5, 0.2, 0.9, 0.8))]
 JSON = json.dumps({"objects": [{"phrase": phrase, "box": box} for phrase, box in TWO]})
 TUPLES = "[('a cat', [0.1, 0.2, 0.4, 0.8]), ('a dog', [0.5, 0.2, 0.9, 0.8])]"
@@ -106,10 +105,8 @@ def test_phrases_arrive_as_written(written, phrase):
     assert parse_reply(f"[({written}, [0, 0, 1, 1])]").objects[0].phrase == phrase
 
 
-def test_lmd_replies_all_parse():
-    if not DATA.is_dir():
-        pytest.skip("shared/data is absent")
-    replies = json.loads((DATA / "lmd_gpt35_layout_replies.json").read_text())
+def test_lmd_replies_all_parse(published_text):
+    replies = json.loads(published_text(LMD_REPLIES))
     assert len(replies) == 250
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -3,16 +3,15 @@ import random
 import re
 import time
 from itertools import combinations, product
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.published_data import LMD_REPLIES
 from realcompo_core.errors import LayoutError, ProviderError, RealCompoError, TooManyObjectsError
 from realcompo_core.providers.rules import RulesProvider
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SQUARE = (512, 512)
 TINY = 1e-3
 
@@ -85,7 +84,6 @@ def between(a, b, c):
 
 # The published prompts: what each states, read by plain regular expressions.
 
-LMD = DATA / "lmd_gpt35_layout_replies.json"
 COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 SIDES = {
     "left": lambda x, y: x < 0.5,
@@ -110,9 +108,8 @@ def satisfies_published(prompt):
     return found == sorted(match.groups())
 
 
-@pytest.mark.skipif(not LMD.exists(), reason=f"published prompts absent: {LMD}")
-def test_satisfies_all_published_prompts():
-    prompts = json.loads(LMD.read_text(encoding="utf-8"))
+def test_satisfies_all_published_prompts(published_text):
+    prompts = json.loads(published_text(LMD_REPLIES))
     assert len(prompts) == 250
     assert [prompt for prompt in prompts if not satisfies_published(prompt)] == []
 

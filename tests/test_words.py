@@ -1,12 +1,11 @@
 import json
-from pathlib import Path
 
 import pytest
 
+from benchmarks.published_data import COCO_CAPTIONS, MULTIGEN_PROMPTS
 from realcompo_core.errors import PhraseNotInPromptError
 from realcompo_core.text.words import head_noun, match_phrases, singular, split_words
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PLURALS = (
     "people:person men:man women:woman snowmen:snowman children:child mice:mouse geese:goose feet:foot "
     "teeth:tooth knives:knife wolves:wolf leaves:leaf shelves:shelf bookshelves:bookshelf loaves:loaf "
@@ -15,13 +14,6 @@ PLURALS = (
     "gloves:glove sizes:size cups:cup Dogs:dog cacti:cactus corgis:corgi"
 )
 SINGULARS = "sheep fish deer glass bus tennis octopus specimen scissors series lens gas dress person woman slice"
-
-
-def data(name):
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"{path} is absent")
-    return path.read_text(encoding="utf-8")
 
 
 def heads(phrases, prompt):
@@ -148,16 +140,16 @@ def test_missing_phrase_is_named_with_the_prompts_words(phrase):
     assert "a, cat, in, a, cart" in str(error.value)
 
 
-def test_nouns_of_real_captions_are_found():
-    for line in data("tokencompose_coco_captions_1500.jsonl").splitlines():
+def test_nouns_of_real_captions_are_found(published_text):
+    for line in published_text(COCO_CAPTIONS).splitlines():
         record = json.loads(line)
         for noun, _ in record["attn_list"]:
             (match,) = match_phrases([noun], record["text"])
             assert record["text"][slice(*match.head)] in noun
 
 
-def test_categories_of_real_prompts_are_told_apart():
-    for record in json.loads(data("multigen_coco_5x1000.json")):
+def test_categories_of_real_prompts_are_told_apart(published_text):
+    for record in json.loads(published_text(MULTIGEN_PROMPTS)):
         phrases = [record[f"obj_{i}_attributes"][0] for i in range(1, record["num_objects"] + 1)]
         matches = match_phrases(phrases, record["text"])
         texts = [record["text"][match.words[0][0] : match.words[-1][1]] for match in matches]

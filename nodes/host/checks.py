@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from realcompo_core.errors import BranchMismatchError, RealCompoError
 from realcompo_core.guidance.branch import branch_names
 
+from .branch_input import BranchInput
 from .unet_attention import UNetAttention
-
-if TYPE_CHECKING:
-    from .guider import BranchInput
 
 SCHEDULE_TOLERANCE = 0.01  # relative; rescaled schedules of one family differ by less
 

@@ -27,21 +27,12 @@ from realcompo_core.sampling.samplers import Step
 from realcompo_core.text.tokens import TokenGroup
 
 from .branch import SKIPPED, HostBranch
+from .branch_input import BranchInput
 from .checks import check_branches, readable_source
 from .joined_passes import joined_passes
 from .prompt_tokens import prompt_groups
 
 POST_CFG = "sampler_post_cfg_function"  # in the host's model options: functions of the guided result
-
-
-@dataclass(frozen=True)
-class BranchInput:
-    """What the Branch node collects: a MODEL, its conditionings and its guidance."""
-
-    model: Any
-    positive: list
-    negative: list
-    cfg: float
 
 
 class BalancedGuider(comfy.samplers.CFGGuider):
@@ -124,6 +115,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
         layout = self._layout
         self.trace.phrases = [[layout.objects[g.objects[0]].phrase for g in self._groups]] * count
+        self.trace.objects = [[g.objects for g in self._groups]] * count
         self._balancer = Balancer(
             self._branches, self._schedule.sigmas, seeds, objects, self.settings, joined_passes, self.trace
         )

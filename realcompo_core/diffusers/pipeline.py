@@ -139,10 +139,10 @@ class RealCompoPipeline:
         x = self._initial_latent(size, seeds, sigmas[0])
         objects = torch.stack([covered_by_objects(item, *x.shape[-2:]) for item in layouts])
         balancer = Balancer(branches, sigmas, seeds, objects, balance)
-        balancer.trace.phrases = [
-            phrase_groups(self.pipelines[0], p, item, include_adjectives)[1]
-            for p, item in zip(prompts, layouts, strict=True)
-        ]
+        for p, item in zip(prompts, layouts, strict=True):
+            groups, phrases = phrase_groups(self.pipelines[0], p, item, include_adjectives)
+            balancer.trace.phrases.append(phrases)
+            balancer.trace.objects.append([group.objects for group in groups])
 
         def model(x: Tensor, sigma: float, step) -> Tensor:
             if cancelled and cancelled():
