@@ -122,7 +122,7 @@ RULES = [
         "only the command line draws with matplotlib",
         of=(*CORES, "shapescenes", PACK),
         never=("matplotlib",),
-        example=("pack.nodes.report_picture", "import matplotlib.pyplot as plt"),
+        example=("pack.nodes.report_nodes", "import matplotlib.pyplot as plt"),
     ),
     Rule(
         "the schemas use nodes/host, which does not know them",

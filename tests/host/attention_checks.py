@@ -1,4 +1,4 @@
-"""What `nodes/attention_recording.py` reads, run by the host's own Python: see `test_host_attention.py`."""
+"""What `nodes/host/recording.py` reads, run by the host's own Python: see `test_host_attention.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import importlib
 import os
 import sys
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 sys.argv = ["main.py", "--cpu"]
 sys.path.insert(0, os.getcwd())
@@ -39,7 +41,8 @@ shapes = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
 
 from realcompo_core.attention.grounding_metrics import layout_targets  # noqa: E402
 from realcompo_core.attention.losses import share_inside  # noqa: E402
-from realcompo_core.attention.maps import Keep, PromptWords  # noqa: E402
+from realcompo_core.attention.maps import AttentionMaps, Keep, PromptWords  # noqa: E402
+from realcompo_core.attention.panel import write_panel  # noqa: E402
 from realcompo_core.attention.recorder import Recorder  # noqa: E402
 from realcompo_core.errors import RealCompoError  # noqa: E402
 from realcompo_core.guidance.settings import BalanceSettings  # noqa: E402
@@ -268,6 +271,49 @@ def check_skipped_block() -> None:
     assert not recorder.branch.maps
 
 
+def check_regions() -> None:
+    """With regions it is the whole prompt's attention that is recorded, not that of a phrase that the host runs first."""
+    model = random_model("SD15", SD15)
+    whole, negative = conditioning(9, 1), conditioning(9, 2)
+    mask = torch.zeros(1, 16, 24)
+    mask[..., :12] = 1
+    regions = [
+        [conditioning(9, seed)[0][0], {"mask": m, "mask_strength": 1.0}] for seed, m in ((3, mask), (4, 1 - mask))
+    ]
+    for positive in ([*whole, *regions], [*regions, *whole]):
+        alone, recorder = (Recorder("model", Keep("all"), {"positive": None, "negative": None}) for _ in range(2))
+        sampled(recording.recorded(model, alone, 9), whole, negative, steps=1)
+        sampled(recording.recorded(model, recorder, 9), positive, negative, steps=1)
+        for conditioning_name in CONDITIONINGS:
+            found, wanted = (r.branch.token_maps(conditioning_name) for r in (recorder, alone))
+            assert (found - wanted).abs().max() < ROUNDING, conditioning_name
+
+
+def check_lookahead_of_the_balancer() -> None:
+    """At the default t1 the spatial branch ends early. Its look-ahead passes are no steps, and a panel can be made."""
+    model, clip = shapes.load_model(), shapes.load_clip()
+    layout = Layout((LayoutObject("a red circle", (0.1, 0.3, 0.4, 0.7)),), prompt=PROMPT)
+    positive, negative = ([[clip.encode_from_tokens(clip.tokenize(text)), {}]] for text in (PROMPT, ""))
+    prompt = {"positive": tokens.prompt_words(clip, PROMPT), "negative": tokens.prompt_words(clip, "")}
+    recorders = [Recorder(name, Keep(), prompt) for name in ("fidelity", "spatial")]
+    branches = [
+        guiders.BranchInput(recording.recorded(model.clone(), recorder), positive, negative, 3.0)
+        for recorder in recorders
+    ]
+    guider = guiders.BalancedGuider(branches, layout, clip, BalanceSettings(mode="lookahead"))
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 8, 16, 16), 1)
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", 5)
+    guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=1)
+    fidelity, spatial = (recorder.branch for recorder in recorders)
+    assert fidelity.steps == [0, 1, 2, 3, 4] and spatial.steps == [0, 1, 2], spatial.steps
+    for branch in (fidelity, spatial):
+        for kind in CONDITIONINGS:
+            kept = {(layer, step) for name, layer, step in branch.maps if name == kind}
+            assert len(kept) == len(branch.layers) * len(branch.steps), (branch.name, kind)
+    with tempfile.TemporaryDirectory() as folder:
+        write_panel(AttentionMaps([fidelity, spatial], layout, guider.trace), [], Path(folder), "maps")
+
+
 def watched(recorder: Recorder) -> list[int]:
     """The steps that passes are kept for, in the order in which they come."""
     seen: list[int] = []
@@ -456,6 +502,8 @@ with torch.inference_mode():
     check_joint("SD3", SD3, ["joint 0", "joint 1"])
     check_joint("Flux", FLUX, ["double 0", "double 1", "single 0", "single 1"])
     check_skipped_block()
+    check_regions()
+    check_lookahead_of_the_balancer()
     check_samplers()
     check_limit()
     check_patches_of_others()

@@ -32,9 +32,14 @@ PROMPT = "a red circle to the left of a blue square"
 
 asyncio.run(load_nodes())
 branch = importlib.import_module("realcompo_pack.nodes.host.branch")
+memory = importlib.import_module("realcompo_pack.nodes.host.memory")
+sources = importlib.import_module("realcompo_pack.nodes.host.unet_attention")
 guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
 shapes = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
 
+from comfy.ldm.modules.attention import optimized_attention  # noqa: E402
+
+from realcompo_core.attention.losses import grounding_loss  # noqa: E402
 from realcompo_core.guidance.settings import BalanceSettings  # noqa: E402
 from realcompo_core.layout import Layout, LayoutObject  # noqa: E402
 
@@ -48,44 +53,53 @@ with torch.inference_mode():
     POSITIVE = [[CLIP.encode_from_tokens(CLIP.tokenize(PROMPT)), {}]]
     NEGATIVE = [[CLIP.encode_from_tokens(CLIP.tokenize("")), {}]]
 UNET = MODEL.model.diffusion_model
+LAYERS = sources.UNetAttention(UNET).choose()
 
 
-def sampled(model=MODEL, steps=3, batch=2, watch=None, positive=POSITIVE, **settings):
+def sampled(
+    model=MODEL, steps=3, batch=2, watch=None, positive=POSITIVE, sampler="euler", cfg=3.0, other=MODEL, **settings
+):
     """Latents of a balanced run of two equal branches; `watch` is called with each branch as it is made."""
     with torch.inference_mode():
-        fidelity, spatial = (guiders.BranchInput(model, cond, NEGATIVE, 3.0) for cond in (POSITIVE, positive))
+        models = model, model if other is MODEL else other
+        fidelity, spatial = (
+            guiders.BranchInput(m, cond, NEGATIVE, cfg) for m, cond in zip(models, (POSITIVE, positive), strict=True)
+        )
         guider = guiders.BalancedGuider([fidelity, spatial], LAYOUT, CLIP, BalanceSettings(**settings))
         if watch:
             begin = guider.begin
             guider.begin = lambda *args: (begin(*args), [watch(b) for b in guider._branches])
         noise = comfy.sample.prepare_noise(torch.zeros(batch, 8, 16, 16), 1)
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", steps)
-        return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=1)
+        return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object(sampler), sigmas, seed=1)
 
 
-def reference_gradient(x, sigma, objective, context):
+def reference_gradient(x, sigma, targets, context):
     """The same gradient by plain autograd: ordinary copies of the weights, attention written out."""
     plain = {name: p.clone() for name, p in UNET.state_dict().items()}
-    maps = []
+    maps = {}
     x = x.clone().requires_grad_(True)
 
-    def read(module, args, kwargs):
-        q, k = module.to_q(args[0]), module.to_k(kwargs["context"])
-        q, k = (t.unflatten(-1, (module.heads, -1)).transpose(1, 2) for t in (q, k))
-        probabilities = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1).mean(1)
-        side = round(probabilities.shape[1] ** 0.5)
-        maps.append(probabilities[..., objective.columns].transpose(1, 2).unflatten(-1, (side, side)))
+    def read(name):
+        def hook(module, args, kwargs):
+            q, k = module.to_q(args[0]), module.to_k(kwargs["context"])
+            q, k = (t.unflatten(-1, (module.heads, -1)).transpose(1, 2) for t in (q, k))
+            probabilities = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1)
+            side = round(probabilities.shape[2] ** 0.5)
+            maps[name] = probabilities[..., targets.columns[0].tolist()].transpose(-1, -2).unflatten(-1, (side, side))
+
+        return hook
 
     modules = dict(UNET.named_modules())
     names = [n for n in modules if n.endswith("attn2") and read_at(n)]
-    hooks = [modules[name].register_forward_pre_hook(read, with_kwargs=True) for name in names]
+    hooks = [modules[name].register_forward_pre_hook(read(name), with_kwargs=True) for name in names]
     sampling = MODEL.model.model_sampling
     with torch.inference_mode(False), torch.enable_grad():
         t = sampling.timestep(torch.tensor([sigma] * len(x))).float().clone()
         scaled = x / (sigma**2 + 1) ** 0.5
         torch.func.functional_call(UNET, plain, (scaled, t), {"context": context.clone().repeat(len(x), 1, 1)})
-        with branch.UsableTensors():  # the objective was made in inference mode
-            losses, _ = objective(maps)
+        with branch.UsableTensors():  # the targets were made in inference mode
+            losses = grounding_loss(maps, targets)
         (g,) = torch.autograd.grad(losses.sum(), x)
     for hook in hooks:
         hook.remove()
@@ -94,7 +108,7 @@ def reference_gradient(x, sigma, objective, context):
 
 def read_at(name: str) -> bool:
     part, number = name.split(".")[:2]
-    wanted = [f"{p}_blocks.{n}" for p, n, _ in branch.attention_blocks(UNET)]
+    wanted = [".".join(layer.name.split(".")[:2]) for layer in LAYERS]
     return f"{part}.{number}" in wanted
 
 
@@ -107,7 +121,7 @@ def check_gradient_is_autograds():
         def compared(x, sigma):
             result = gradient(x, sigma)
             with torch.inference_mode(False):
-                g = reference_gradient(x.clone(), sigma, b._objective, POSITIVE[0][0])
+                g = reference_gradient(x.clone(), sigma, b._targets, POSITIVE[0][0])
             found.append((result.g, g))
             return result
 
@@ -134,10 +148,10 @@ def check_error_in_a_gradient_leaves_nothing_behind():
     def fail(q, k, v, options):
         if torch.is_grad_enabled():
             raise ZeroDivisionError
-        return branch.optimized_attention(q, k, v, options["n_heads"])
+        return optimized_attention(q, k, v, options["n_heads"])
 
     model = MODEL.clone()
-    model.set_model_attn2_replace(fail, *branch.attention_blocks(UNET)[0][:2])
+    model.set_model_attn2_replace(fail, *sources.patch_key(LAYERS[0])[:2])
     try:
         sampled(model)
         raise AssertionError("the patch was not called with gradient")
@@ -153,31 +167,91 @@ def check_other_packs_patches_are_called():
 
     def other(q, k, v, options):
         called.append(torch.is_grad_enabled())
-        return branch.optimized_attention(q, k, v, options["n_heads"])
+        return optimized_attention(q, k, v, options["n_heads"])
 
     model = MODEL.clone()
-    model.set_model_attn2_replace(other, *branch.attention_blocks(UNET)[0][:2])
+    model.set_model_attn2_replace(other, *sources.patch_key(LAYERS[0])[:2])
     sampled(model)
     assert True in called and False in called
 
 
 def check_short_memory_falls_back_to_the_same_picture():
     expected, seen = sampled(), []
-    recomputed = branch._recomputed
+    checkpointed = memory._checkpointed
 
     def short(unet, everything):
         seen.append(everything)
         if len(seen) <= 2:
             raise comfy.model_management.OOM_EXCEPTION("simulated")
-        return recomputed(unet, everything)
+        return checkpointed(unet, everything)
 
-    branch._recomputed = short
+    memory._checkpointed = short
     try:
         found = sampled()
     finally:
-        branch._recomputed = recomputed
+        memory._checkpointed = checkpointed
     assert seen[:3] == [False, True, True]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def check_item_by_item_each_has_its_own_conditioning():
+    """Two prompts and two ControlNet hints in one batch: the fallback of short memory gives each item its own."""
+    texts = [CLIP.encode_from_tokens(CLIP.tokenize(text)) for text in (PROMPT, "a blue circle above a red square")]
+    both = [[torch.cat(texts), {"control": control_net(torch.rand(2, 3, 128, 128)), "control_apply_to_uncond": True}]]
+    expected = sampled(mode="lookahead", positive=both)
+    checkpointed, calls = memory._checkpointed, []
+
+    def short(unet, everything):
+        calls.append(everything)
+        if len(calls) % 3:  # twice in vain, then item by item
+            raise comfy.model_management.OOM_EXCEPTION("simulated")
+        return checkpointed(unet, everything)
+
+    memory._checkpointed = short
+    try:
+        found = sampled(mode="lookahead", positive=both)
+    finally:
+        memory._checkpointed = checkpointed
+    assert calls and len(calls) % 3 == 0
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+CFG_PP = [name for name in comfy.samplers.KSampler.SAMPLERS if name.endswith("_cfg_pp")]
+
+
+def alone(sampler, cfg, model=MODEL):
+    """The host's own sampling of one model."""
+    with torch.inference_mode():
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(POSITIVE, NEGATIVE)
+        guider.set_cfg(cfg)
+        noise = comfy.sample.prepare_noise(torch.zeros(2, 8, 16, 16), 1)
+        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", 3)
+        return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object(sampler), sigmas, seed=1)
+
+
+def check_cfg_pp_samplers_get_the_balanced_unconditional():
+    """Of equal branches it is each branch's own, whatever the weights, and whichever of them are run in a step."""
+    assert len(CFG_PP) == 7, CFG_PP
+    for sampler in CFG_PP:
+        for cfg in (3.0, 1.0):  # at 1 the host leaves the unconditional out unless a sampler asks for it
+            expected = alone(sampler, cfg)
+            for settings in ({"t0": 0.5, "t1": 1.0}, {"t1": 0.6}, {"mode": "lookahead", "t1": 1.0}):
+                found = sampled(sampler=sampler, cfg=cfg, **settings)
+                error = (found - expected).abs().max()
+                assert error < 2e-3 * expected.abs().max(), (sampler, cfg, settings, error)
+
+
+def check_cfg_pp_samplers_follow_the_weights():
+    """With weight 1 on a branch of another model, its unconditional alone counts."""
+    other = MODEL.clone()
+    other.add_patches({"diffusion_model.out.2.weight": (torch.full_like(UNET.out[2].weight, 0.01),)})
+    for sampler in ("euler_cfg_pp", "dpmpp_2s_ancestral_cfg_pp"):
+        expected = alone(sampler, 3.0, other.clone())
+        weights = torch.tensor([0.0, 1.0])
+        found = sampled(sampler=sampler, other=other, fixed=weights)
+        assert (found - alone(sampler, 3.0)).abs().max() > 1e-2
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def rows_of_passes(**settings):
@@ -209,8 +283,8 @@ def check_clones_run_as_one_batch():
     torch.testing.assert_close(joined, alone, rtol=1e-4, atol=1e-4)
 
 
-def check_controlnet_on_a_branch():
-    """The host adds its output in place to what autograd has kept."""
+def control_net(hints):
+    """A ControlNet with random weights. hints: (B, 3, H, W)."""
     config = {k: v for k, v in shapes.UNET_CONFIG.items() if k not in ("out_channels", "transformer_depth_output")}
     with torch.inference_mode():
         torch.manual_seed(0)
@@ -219,7 +293,14 @@ def check_controlnet_on_a_branch():
             torch.nn.init.normal_(p, std=0.05)
         device = comfy.model_management.get_torch_device()
         control = comfy.controlnet.ControlNet(network, load_device=device, latent_format=None)
-        control.set_cond_hint(torch.rand(1, 128, 128, 3).movedim(-1, 1), 1.0, (0.0, 1.0))
+        control.set_cond_hint(hints, 1.0, (0.0, 1.0))
+    return control
+
+
+def check_controlnet_on_a_branch():
+    """The host adds its output in place to what autograd has kept."""
+    control = control_net(torch.rand(1, 3, 128, 128))
+    network = control.control_model
     before = dict(network.named_parameters())
     plain = sampled(mode="lookahead")
     controlled = [[POSITIVE[0][0], {"control": control, "control_apply_to_uncond": True}]]
@@ -270,7 +351,7 @@ def check_what_does_not_fit_is_refused_before_sampling():
 
 def check_layers_that_do_not_exist_are_named():
     try:
-        branch.attention_blocks(UNET, 8)
+        sources.UNetAttention(UNET).choose(8)
     except branch.RealCompoError as error:
         assert "1/8" in str(error) and "1/2" in str(error), error
     else:
