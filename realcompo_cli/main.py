@@ -130,7 +130,7 @@ def demo(
         runs = sample_all(pipeline, prompt, layout, settings, alone=True, files=files)
         facts = {"command": command_line(), "layout": f"by the provider {provider}", "models": "ShapeScenes, bundled"}
         notes = judge_notes(layout, {run.name: run.image for run in runs})
-        write_report(files, report_on(pipeline, prompt, runs, settings, facts, notes))
+        write_report(files, report_on(prompt, runs, settings, facts, notes))
 
 
 @app.command()
@@ -191,7 +191,7 @@ def generate(
             "layout": f"from {layout}" if layout else f"by the provider {provider}",
             "models": f"fidelity {fidelity}, spatial {spatial}",
         }
-        write_report(files, report_on(pipeline, prompt, runs, settings, facts))
+        write_report(files, report_on(prompt, runs, settings, facts))
 
 
 @app.command()

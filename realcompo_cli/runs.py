@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from realcompo_core.diffusers import Output, RealCompoPipeline
-from realcompo_core.diffusers.text_conditioning import phrase_groups
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout
@@ -68,7 +67,6 @@ def sample(
 
 
 def report_on(
-    pipeline: RealCompoPipeline,
     prompt: str,
     runs: list[Run],
     settings: dict[str, Any],
@@ -77,15 +75,11 @@ def report_on(
 ) -> Report:
     """The report about `runs`, the balanced one last. `notes` are lines below the pictures, by the run's name."""
     output = runs[-1].output
-    trace = output.trace
-    if trace.read_steps:
-        groups, _ = phrase_groups(pipeline.pipelines[0], prompt, output.layout, settings["include_adjectives"])
-        trace = replace(trace, objects=[[group.objects for group in groups]])
     return Report(
         prompt=prompt,
         layout=output.layout,
         pictures=[Picture(run.name, run.image, (notes or {}).get(run.name, "")) for run in runs],
-        trace=trace,
+        trace=output.trace,
         facts=facts | _settings_facts(settings) | {"time": _times(runs), "versions": _versions()},
     )
 

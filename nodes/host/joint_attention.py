@@ -42,14 +42,12 @@ class JointAttention:
         running: NetworkPass,
         names: Callable[[dict], list[str | None]],
         layers: Iterable[Layer],
-        text_length: int,
     ) -> dict[str, Any]:
         """The options of a pass in which `layers` emit to `read`. What others have put around attention stays there.
 
-        names: which conditioning each of the equal parts of a batch is, from the options of the pass. text_length: how
-        many tokens the pass's text has.
+        names: which conditioning each of the equal parts of a batch is, from the options of the pass.
         """
-        emission = _Emission(read, running, names(transformer_options), text_length)
+        emission = _Emission(read, running, names(transformer_options))
         replacements = {**transformer_options.get("patches_replace", {})}
         blocks = {**replacements.get("dit", {})}
         for layer in layers:
@@ -65,8 +63,8 @@ class JointAttention:
 class _Emission:
     """The patches of one pass."""
 
-    def __init__(self, read: Subscriber, running: NetworkPass, names: list[str | None], text_length: int):
-        self._read, self._running, self._names, self._text = read, running, names, slice(0, text_length)
+    def __init__(self, read: Subscriber, running: NetworkPass, names: list[str | None]):
+        self._read, self._running, self._names, self._text = read, running, names, slice(0, running.text_length)
         self._layer: Layer | None = None  # the block that runs and has not attended yet
 
     def run_block(self, layer: Layer, other: Callable | None, args: dict, extra: dict) -> dict:

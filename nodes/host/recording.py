@@ -65,10 +65,8 @@ class _Sampling:
         if step is None:
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         names = self._names(options, sigma)
-        running = NetworkPass(self._size, tuple(names))
-        options = self._source.patched(
-            options, self._read, running, lambda _: names, self._layers, c_crossattn.shape[1]
-        )
+        running = NetworkPass(self._size, tuple(names), text_length=c_crossattn.shape[1])
+        options = self._source.patched(options, self._read, running, lambda _: names, self._layers)
         try:
             result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         except BaseException:

@@ -80,7 +80,9 @@ class Recorder:
             )
         if conditioning not in self._columns:
             columns, words, _ = self._layout(prompt, k.shape[2])
-            self._columns[conditioning], self.branch.words[conditioning] = columns, words
+            self._columns[conditioning] = columns
+            known = {**self.branch.words, conditioning: words}
+            self.branch.words = {name: known[name] for name in self._prompts if name in known}
         length = prompt.length if prompt is not None and k.shape[2] % prompt.length == 0 else k.shape[2]
         shares = token_shares(
             q, k, self._columns[conditioning], event.scale, length, self.keep.heads == "apart", self._has_rest(prompt)

@@ -69,12 +69,13 @@ class NetworkPass:
     """What a source cannot see in its layers about the pass that runs.
 
     conditionings: of equal parts of the batch, in their order; None for a part that nobody asked for. latent_size:
-    height and width.
+    height and width. text_length: tokens of the text, by which joint attention tells the text from the picture.
     """
 
     latent_size: tuple[int, int]
     conditionings: tuple[str | None, ...] = ("positive",)
     stage: Stage = "step"
+    text_length: int = 0
 
 
 class AttentionSource(Protocol):

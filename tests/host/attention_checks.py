@@ -272,7 +272,7 @@ def check_skipped_block() -> None:
 
 
 def check_regions() -> None:
-    """With regions it is the whole prompt's attention that is recorded, not that of a phrase that the host runs first."""
+    """With regions it is the whole prompt's attention that is recorded, not that of the phrase that runs first."""
     model = random_model("SD15", SD15)
     whole, negative = conditioning(9, 1), conditioning(9, 2)
     mask = torch.zeros(1, 16, 24)
