@@ -28,10 +28,10 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from benchmarks.measuring import peak_bytes, seconds
-from realcompo_core.attention.reading import Objective
-from realcompo_core.diffusers.branch import UNetBranch
-from realcompo_core.diffusers.pipeline import attention_layers
+from realcompo_core.attention.targets import object_targets
+from realcompo_core.diffusers.branch import Objective, UNetBranch
 from realcompo_core.diffusers.schedule import NoiseSchedule
+from realcompo_core.diffusers.unet_attention import UNetAttention
 from realcompo_core.guidance.balancer import Balancer
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout, LayoutObject
@@ -73,8 +73,9 @@ def build_branches(small: bool, layers: int | str, device: torch.device, dtype: 
                 objects = {"boxes": boxes, "masks": masks, "positive_embeddings": embeddings}
                 text["cross_attention_kwargs"] = {"gligen": objects}
             halves.append(text)
-        objective = Objective([TOKENS], [lambda h, w: region_maps(LAYOUT, [[0], [1]], h, w)])
-        branches.append(UNetBranch(name, unet, schedule, *halves, 7.5, attention_layers(unet, layers), objective))
+        targets = object_targets([TOKENS], [lambda h, w: region_maps(LAYOUT, [[0], [1]], h, w)])
+        objective = Objective(UNetAttention(unet).choose(layers), targets)
+        branches.append(UNetBranch(name, unet, schedule, *halves, 7.5, objective=objective))
     return branches
 
 

@@ -27,9 +27,9 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from benchmarks.measuring import cost, peak_bytes
 from tokencompose_core.diffusers_model import DiffusersModel
-from tokencompose_core.recording import MapRecorder
 from tokencompose_core.runtime import Runtime
-from tokencompose_core.training import TrainSettings, backward, make_optimizer
+from tokencompose_core.supervision import SupervisedAttention
+from tokencompose_core.training import TrainSettings, backward, make_optimizer, supervised_layers
 
 TEXT_TOKENS, TEXT_WIDTH = 77, 768
 
@@ -93,11 +93,11 @@ def main() -> None:
         "tokencompose": TrainSettings(accumulation=1, precision=arguments.precision),
     }
     optimizer = make_optimizer(parameters, settings["plain"])
-    recorder = MapRecorder(model.layers)
+    supervised = SupervisedAttention(model.attention, supervised_layers(model.attention))
     examples = [example()]
 
     def gradient(name: str) -> Callable[[], object]:
-        return lambda: backward(model, model.network, recorder, examples, 0, settings[name], runtime)
+        return lambda: backward(model, model.network, supervised, examples, 0, settings[name], runtime)
 
     def step(name: str) -> Callable[[], None]:
         def whole() -> None:

@@ -8,16 +8,17 @@ import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import latent_preview
-import torch
 from comfy_api.latest import io
 
 from realcompo_core.attention.maps import AttentionMaps, Keep
 from realcompo_core.attention.recorder import Recorder
 from realcompo_core.guidance.branch import branch_names
+from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.settings import BalanceSettings
 
+from .host.branch_input import BranchInput
 from .host.connections import output_is_used
-from .host.guider import BalancedGuider, BranchInput
+from .host.guider import BalancedGuider
 from .host.prompt_tokens import prompt_words
 from .host.recording import recorded
 from .schema import ADVANCED, schema
@@ -27,7 +28,12 @@ SETTINGS_TIP = (
     "From Balance Settings. Without it: one pass, starting from the layout, fidelity alone after 60 % of the steps."
 )
 LAYOUT_TIP = "What is where. Its phrases must occur in its prompt; without objects the fidelity branch works alone."
-MAPS_SLOT = 2  # of the sampler's outputs
+MAPS_SLOT = 2  # of the outputs of sampler and guider
+EVERYWHERE = -1.0  # a weight outside of the objects that is the one inside
+MAPS_TIP = (
+    "The branches' attention to the prompt's words, for the Attention Map Viewer. Nothing is recorded if this is not "
+    "connected."
+)
 CLIP_TIP = "The CLIP that encoded the positive conditionings: it tells which tokens are the layout's objects."
 
 
@@ -36,7 +42,7 @@ class NodeSettings:
     """What travels as BALANCE_SETTINGS."""
 
     balance: BalanceSettings = field(default_factory=BalanceSettings)
-    spatial_weight: float | None = None  # of all spatial branches together, where weights are fixed
+    spatial_weights: RegionWeights | None = None  # where weights are fixed
     layers: int = 0
     include_adjectives: bool = False
 
@@ -50,7 +56,7 @@ def cfg_input(tooltip: str) -> io.Input:
     return io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip)
 
 
-class Branch(io.ComfyNode):
+class BranchNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return schema(
@@ -164,14 +170,29 @@ class BalanceSettingsNode(io.ComfyNode):
                     extra_dict=ADVANCED,
                     tooltip="Read an object's adjectives as well as its noun. On for ShapeScenes.",
                 ),
+                io.Float.Input(
+                    "spatial_weight_outside",
+                    default=EVERYWHERE,
+                    min=EVERYWHERE,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="With mode fixed: the weight of the spatial branches outside of the objects' regions, "
+                    "where spatial_weight holds inside. -1: spatial_weight everywhere.",
+                ),
             ],
             outputs=[BalanceSettingsType.Output("settings", tooltip="For Balanced Guider and the sampler.")],
         )
 
     @classmethod
-    def execute(cls, mode, spatial_weight, layers, include_adjectives, **settings) -> io.NodeOutput:
+    def execute(
+        cls, mode, spatial_weight, layers, include_adjectives, spatial_weight_outside=EVERYWHERE, **settings
+    ) -> io.NodeOutput:
         if mode == "fixed":
-            return io.NodeOutput(NodeSettings(BalanceSettings(**settings), spatial_weight, layers, include_adjectives))
+            outside = spatial_weight if spatial_weight_outside < 0 else spatial_weight_outside
+            weights = RegionWeights(spatial_weight, outside)
+            return io.NodeOutput(NodeSettings(BalanceSettings(**settings), weights, layers, include_adjectives))
         return io.NodeOutput(NodeSettings(BalanceSettings(mode=mode, **settings), None, layers, include_adjectives))
 
 
@@ -188,12 +209,27 @@ class BalancedGuiderNode(io.ComfyNode):
                 io.Clip.Input("clip", tooltip=CLIP_TIP),
                 BalanceSettingsType.Input("settings", optional=True, tooltip=SETTINGS_TIP),
             ],
-            outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
+            outputs=[
+                io.Guider.Output(tooltip="For SamplerCustomAdvanced."),
+                BalanceTraceType.Output(
+                    "trace",
+                    tooltip="What the balancer did in the newest sampling, for Balance Report; connect the sampled "
+                    "picture to the report, so that it runs after the sampler.",
+                ),
+                AttentionMapsType.Output("attention_maps", tooltip=MAPS_TIP),
+            ],
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> bool:
+        return output_is_used(MAPS_SLOT)
+
+    @classmethod
     def execute(cls, branches, layout, clip, settings=None) -> io.NodeOutput:
-        return io.NodeOutput(_guider(branches, layout, clip, settings))
+        branches, maps = _recorded(branches, layout, clip)
+        guider = _guider(branches, layout, clip, settings)
+        maps.trace = guider.trace
+        return io.NodeOutput(guider, guider.trace, maps)
 
 
 class DualUNetBalancerSampler(io.ComfyNode):
@@ -249,11 +285,7 @@ class DualUNetBalancerSampler(io.ComfyNode):
             outputs=[
                 io.Latent.Output(tooltip="The balanced picture's latent."),
                 BalanceTraceType.Output("trace", tooltip="What the balancer did, for Balance Report."),
-                AttentionMapsType.Output(
-                    "attention_maps",
-                    tooltip="Both branches' attention to the prompt's words, for the Attention Map Viewer. Nothing is "
-                    "recorded if this is not connected.",
-                ),
+                AttentionMapsType.Output("attention_maps", tooltip=MAPS_TIP),
             ],
         )
 
@@ -285,15 +317,7 @@ class DualUNetBalancerSampler(io.ComfyNode):
             BranchInput(model, positive, negative, cfg),
             BranchInput(spatial_model, spatial_positive, spatial_negative, cfg),
         ]
-        maps = AttentionMaps(layout=layout)
-        if output_is_used(MAPS_SLOT):
-            prompt = {"positive": prompt_words(clip, layout.prompt)}
-            recorders = [Recorder(name, Keep(), prompt) for name in branch_names(len(branches))]
-            maps.branches = [recorder.branch for recorder in recorders]
-            branches = [
-                replace(branch, model=recorded(branch.model, recorder))
-                for branch, recorder in zip(branches, recorders, strict=True)
-            ]
+        branches, maps = _recorded(branches, layout, clip)
         guider = _guider(branches, layout, clip, settings)
         schedule = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
         samples = comfy.sample.fix_empty_latent_channels(model, latent_image["samples"])
@@ -312,14 +336,27 @@ class DualUNetBalancerSampler(io.ComfyNode):
         return io.NodeOutput({**latent_image, "samples": samples}, guider.trace, maps)
 
 
+def _recorded(branches, layout, clip) -> tuple[list[BranchInput], AttentionMaps]:
+    """The branches with what records their attention, if anything uses the running node's attention maps."""
+    maps = AttentionMaps(layout=layout)
+    if not output_is_used(MAPS_SLOT):
+        return list(branches), maps
+    prompt = {"positive": prompt_words(clip, layout.prompt)}
+    recorders = [Recorder(name, Keep(), prompt) for name in branch_names(len(branches))]
+    maps.branches = [recorder.branch for recorder in recorders]
+    recording = [
+        replace(branch, model=recorded(branch.model, recorder))
+        for branch, recorder in zip(branches, recorders, strict=True)
+    ]
+    return recording, maps
+
+
 def _guider(branches, layout, clip, settings: NodeSettings | None) -> BalancedGuider:
     settings = settings or NodeSettings()
     balance = settings.balance
-    if settings.spatial_weight is not None:
-        spatial = len(branches) - 1
-        share = settings.spatial_weight / max(spatial, 1)
-        balance = replace(balance, fixed=torch.tensor([1 - settings.spatial_weight, *[share] * spatial]))
+    if settings.spatial_weights is not None:
+        balance = replace(balance, fixed=settings.spatial_weights)
     return BalancedGuider(branches, layout, clip, balance, settings.layers, settings.include_adjectives)
 
 
-NODES = [Branch, BalanceSettingsNode, BalancedGuiderNode, DualUNetBalancerSampler]
+NODES = [BranchNode, BalanceSettingsNode, BalancedGuiderNode, DualUNetBalancerSampler]

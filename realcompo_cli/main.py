@@ -72,8 +72,24 @@ PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.", s
 ProviderOption = Annotated[str, typer.Option(help="Who proposes the layout; see `realcompo providers`.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0)]
 ModeOption = Annotated[
-    Literal["one_pass", "lookahead"],
-    typer.Option(help="Read the maps of passes that are needed anyway, or look one step ahead (the paper, slower)."),
+    Literal["one_pass", "lookahead", "fixed"],
+    typer.Option(
+        help="Read the maps of passes that are needed anyway, look one step ahead (the paper, slower), or mix with "
+        "fixed weights."
+    ),
+]
+SpatialWeightOption = Annotated[
+    float | None,
+    typer.Option(help="With --mode fixed: the spatial branch's weight.", min=0, max=1, show_default="0.5"),
+]
+OutsideOption = Annotated[
+    float | None,
+    typer.Option(
+        help="With --mode fixed: its weight outside of the objects' regions.",
+        min=0,
+        max=1,
+        show_default="the same everywhere",
+    ),
 ]
 NegativeOption = Annotated[str, typer.Option(help="What must not be in the picture.")]
 ConfigOption = Annotated[
@@ -104,6 +120,8 @@ def demo(
     seed: SeedOption = 7,
     steps: Annotated[int | None, typer.Option(help="Sampling steps.", min=2, show_default="the demo's own")] = None,
     mode: ModeOption = "one_pass",
+    spatial_weight: SpatialWeightOption = None,
+    spatial_weight_outside: OutsideOption = None,
     provider: ProviderOption = "rules",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo_output"),
 ) -> None:
@@ -113,18 +131,17 @@ def demo(
     """
     with kept_files(output) as files:
         with out.status("Loading the models"):
-            from dataclasses import replace
-
             from shapescenes import DEFAULTS
 
             from .demo import check_words, judge_notes, load_demo
-            from .runs import report_on
+            from .runs import balance_settings, report_on
 
+            balance = balance_settings(DEFAULTS["balance"], mode, spatial_weight, spatial_weight_outside)
             layout = propose(named_provider(provider), prompt, (128, 128))
             check_words(prompt, layout)
             write_layout(files, layout)
             pipeline = load_demo()
-        settings = DEFAULTS | {"seed": seed, "balance": replace(DEFAULTS["balance"], mode=mode)}
+        settings = DEFAULTS | {"seed": seed, "balance": balance}
         if steps:
             settings["steps"] = steps
         runs = sample_all(pipeline, prompt, layout, settings, alone=True, files=files)
@@ -153,6 +170,8 @@ def generate(
     size: SizeOption = "512x512",
     beta: Annotated[float, typer.Option(help="Share of the steps with GLIGEN's gates open.", min=0, max=1)] = 1.0,
     mode: ModeOption = "one_pass",
+    spatial_weight: SpatialWeightOption = None,
+    spatial_weight_outside: OutsideOption = None,
     layers: Annotated[int, typer.Option(help="Read attention at 1/N of the latent's resolution.")] = 4,
     dtype: DtypeOption = None,
     device: Annotated[str | None, typer.Option(help="cuda, mps, cpu, ...", show_default="the best one")] = None,
@@ -165,11 +184,13 @@ def generate(
         with out.status("Loading the models"):
             from realcompo_core.guidance.settings import BalanceSettings
 
+            from .runs import balance_settings, report_on
+
+            balance = balance_settings(BalanceSettings(), mode, spatial_weight, spatial_weight_outside)
             found = read_layout(layout) if layout else propose(named_provider(provider), prompt, (width, height))
             write_layout(files, found, (width, height))
 
             from .models import load_pipeline
-            from .runs import report_on
 
             pipeline = load_pipeline(fidelity, spatial, dtype, device, config)
         settings = {
@@ -183,7 +204,7 @@ def generate(
             "layers": layers,
             "include_adjectives": False,
             "negative_prompt": negative or None,
-            "balance": BalanceSettings(mode=mode),
+            "balance": balance,
         }
         runs = sample_all(pipeline, prompt, found, settings, alone=compare, files=files)
         facts = {

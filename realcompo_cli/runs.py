@@ -14,6 +14,7 @@ from PIL import Image
 
 from realcompo_core.diffusers import Output, RealCompoPipeline
 from realcompo_core.errors import RealCompoError
+from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout
 
@@ -84,16 +85,38 @@ def report_on(
     )
 
 
+def balance_settings(
+    own: BalanceSettings, mode: str, spatial_weight: float | None, outside: float | None
+) -> BalanceSettings:
+    """The settings `own` in the mode asked for. Raises RealCompoError for weights in another mode than fixed."""
+    if mode == "fixed":
+        inside = 0.5 if spatial_weight is None else spatial_weight
+        return replace(own, fixed=RegionWeights(inside, inside if outside is None else outside))
+    for option, value in (("--spatial-weight", spatial_weight), ("--spatial-weight-outside", outside)):
+        if value is not None:
+            raise RealCompoError(f"{option} {value:g} has no meaning with --mode {mode}: take --mode fixed")
+    return replace(own, mode=mode)
+
+
+def _balance_facts(balance: BalanceSettings) -> dict[str, str]:
+    if isinstance(balance.fixed, RegionWeights):
+        inside, outside = (f"{share:g}" for share in balance.fixed)
+        where = "everywhere" if inside == outside else f"on the objects, {outside} elsewhere"
+        return {"balance": f"fixed, the spatial branch's weight is {inside} {where}"}
+    return {
+        "balance": f"{balance.mode}, rule {balance.rule} × {balance.rate:g}, initial coefficients: {balance.initial}",
+        "branches": f"balanced until {balance.t1:.0%} of the steps, then the fidelity branch alone",
+    }
+
+
 def _settings_facts(settings: dict[str, Any]) -> dict[str, str]:
-    balance: BalanceSettings = settings["balance"]
     width, height = settings.get("width"), settings.get("height")
     words = "adjectives and nouns" if settings["include_adjectives"] else "nouns"
     return {
         "seed": str(settings["seed"]),
         "sampling": f"{settings['steps']} steps of {settings['sampler']}, guidance {settings['guidance_scale']:g}"
         + (f", {width}×{height} pixels" if width else ""),
-        "balance": f"{balance.mode}, rule {balance.rule} × {balance.rate:g}, initial coefficients: {balance.initial}",
-        "branches": f"balanced until {balance.t1:.0%} of the steps, then the fidelity branch alone",
+        **_balance_facts(settings["balance"]),
         "attention": f"{words}, layers {_layers(settings['layers'])}",
     }
 

@@ -6,8 +6,8 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscr
 
 from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.diffusers.latents import decode
-from realcompo_core.diffusers.pipeline import attention_layers
 from realcompo_core.diffusers.text_conditioning import count_chunks, phrase_groups, text_conditioning
+from realcompo_core.diffusers.unet_attention import UNetAttention
 from realcompo_core.errors import BranchMismatchError, Cancelled, RealCompoError
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout, LayoutObject
@@ -72,6 +72,34 @@ def test_weight_1_gives_what_diffusers_gives(tiny_pipelines, kind, scheduler, sa
     size = {"height": 128, "width": 192}
     expected = diffusers_latents(pipeline, **size)
     assert_same_latents(alone(0, pipeline, pipeline, sampler=sampler, **size), expected)
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+def test_zero_terminal_snr_gives_what_diffusers_gives(tiny_pipelines, spacing):
+    """Lin et al. 2024: no signal is left at the last timestep, whose sigma would be infinite."""
+    pipeline = copy(tiny_pipelines.fidelity)
+    pipeline.scheduler = DDIMScheduler.from_config(
+        pipeline.scheduler.config,
+        rescale_betas_zero_snr=True,
+        timestep_spacing=spacing,
+        prediction_type="v_prediction",
+        set_alpha_to_one=True,
+    )
+    assert float(pipeline.scheduler.alphas_cumprod[-1]) == 0
+    expected = diffusers_latents(pipeline)
+    found = alone(0, pipeline, pipeline, sampler="ddim")
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
+    balanced = generate(pipeline, pipeline, sampler="ddim", steps=4)
+    assert balanced.latents.isfinite().all()
+
+
+def test_a_prediction_type_that_is_not_known_is_refused(tiny_pipelines):
+    pipeline = copy(tiny_pipelines.fidelity)
+    pipeline.scheduler = deepcopy(pipeline.scheduler)
+    pipeline.scheduler.register_to_config(prediction_type="flow_prediction")
+    with pytest.raises(RealCompoError, match="'flow_prediction'.*epsilon, v_prediction, sample"):
+        RealCompoPipeline(pipeline, pipeline)
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "plms"])
@@ -270,22 +298,26 @@ def test_cancelling_raises_and_stops_at_once(tiny_pipelines):
 
 
 def test_layers_are_chosen_by_factor_or_name(tiny_pipelines):
-    unet = tiny_pipelines.fidelity.unet
-    coarse = attention_layers(unet, 2)
+    source = UNetAttention(tiny_pipelines.fidelity.unet)
+
+    def names(layers):
+        return [layer.name for layer in source.choose(layers)]
+
+    coarse = names(2)
     assert coarse[0].startswith("down_blocks.1") and coarse[-1].startswith("up_blocks.0")
-    assert {name.split(".")[0] for name in attention_layers(unet, 1)} == {"down_blocks", "up_blocks"}
-    assert all(name.startswith("mid_block") for name in attention_layers(unet, "^mid"))
+    assert {name.split(".")[0] for name in names(1)} == {"down_blocks", "up_blocks"}
+    assert all(name.startswith("mid_block") for name in names("^mid"))
     out = generate(tiny_pipelines.fidelity, tiny_pipelines.gligen, layers="^mid|^up_blocks.1", steps=2)
     assert out.trace.read_steps[0].maps.shape[-2:] == (16, 16)
     for layers in (16, "block_17"):
         with pytest.raises(RealCompoError, match=f"{layers}.*up_blocks.0.attentions.0.transformer_blocks.0.attn2"):
-            attention_layers(unet, layers)
+            names(layers)
 
 
 def test_layers_run_in_the_order_of_their_list(tiny_pipelines):
-    """The reader stops at the n-th map: the names must come in the order of the forward pass."""
+    """A source lists its layers in the order of the forward pass."""
     unet, ran = tiny_pipelines.sdxl.unet, []
-    names = attention_layers(unet, ".")
+    names = [layer.name for layer in UNetAttention(unet).layers]
     hooks = [unet.get_submodule(n).register_forward_pre_hook(lambda *_, n=n: ran.append(n)) for n in names]
     try:
         generate(tiny_pipelines.sdxl, tiny_pipelines.sdxl, layout=Layout(), steps=1, guidance_scale=1.0)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from realcompo_core.diffusers.pipeline import build_branch
+from realcompo_core.diffusers.pipeline import Request, build_branch
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.guidance.balancer import Balancer
 from realcompo_core.layout.regions import covered_by_objects
@@ -139,9 +139,9 @@ def test_host_balances_as_the_core_does(host, quickstart, bundled, mode):
     log_sigmas = np.log((1 - schedule.alphas) / schedule.alphas) / 2
     timesteps = [999 - i * 1000 // steps for i in range(steps)]  # the host's "simple" scheduler
     sigmas = [*np.exp(log_sigmas[timesteps]).tolist(), 0.0]
-    options = {"size": (128, 128), "guidance_scale": 3.0, "layers": DEFAULTS["layers"], "include_adjectives": True}
+    request = Request([prompt], [""], [layout], (128, 128), sigmas, 1.0, DEFAULTS["layers"], include_adjectives=True)
     branches = [
-        build_branch(pipeline, schedule, [prompt], [""], [layout], grounded_above=0.0, name=name, **options)
+        build_branch(name, pipeline, schedule, request, guidance_scale=3.0)
         for pipeline, name in zip(bundled, ("fidelity", "spatial"), strict=True)
     ]
     seed = sampler(quickstart)["seed"]
@@ -258,6 +258,64 @@ def test_guider_with_three_branches(host, quickstart):
     custom["latent_image"] = given["latent_image"]
     quickstart["custom"] = {"class_type": "SamplerCustomAdvanced", "inputs": custom}
     assert latent_of(host, quickstart, ["custom", 0]).isfinite().all()
+
+    vae = next(n["inputs"]["vae"] for n in quickstart.values() if n["class_type"] == "VAEDecode")
+    quickstart = {key: node for key, node in quickstart.items() if node["class_type"] not in OUTPUTS}
+    decoded = {"samples": ["custom", 0], "vae": vae}
+    quickstart["decode"] = {"class_type": "VAEDecode", "inputs": decoded}
+    report = {"trace": ["guider", 1], "image": ["decode", 0]}
+    quickstart["report"] = {"class_type": "RealCompoBalanceReport", "inputs": report}
+    metrics = {"attention_maps": ["guider", 2], "image": ["decode", 0], "words": "", "layers": False, "steps": True}
+    quickstart["metrics"] = {"class_type": "RealCompoGroundingMetrics", "inputs": metrics}
+    outputs = host.run(quickstart)
+    sheets = Image.open(host.file(outputs["report"]["images"][0]))
+    assert sheets.size[0] > 1000
+    rows = outputs["metrics"]["text"][0].splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == {"fidelity", "spatial 1", "spatial 2"}
+
+    del report["image"]  # nothing makes the report wait for the sampler
+    entry = host.wait(host.queue({key: node for key, node in quickstart.items() if key not in ("metrics", "decode")}))
+    assert "connect" in host_server.error_of(entry) and "image" in host_server.error_of(entry)
+
+
+def test_nothing_sampled_is_reported_as_that(host, quickstart):
+    """denoise 0: the latent stays as it is, and the report says why it is empty."""
+    sampler(quickstart).update(denoise=0.0)
+    outputs = host.run(quickstart)
+    key = next(k for k, n in quickstart.items() if n["class_type"] == "RealCompoBalanceReport")
+    assert Image.open(host.file(outputs[key]["images"][0])).size[0] > 300
+
+
+def test_lookahead_with_its_default_end_can_be_viewed(host, quickstart):
+    """The spatial branch ends early; its look-ahead passes are no steps of its own."""
+    settings(quickstart).update(mode="lookahead")
+    sampler(quickstart).update(steps=5)
+    key = next(k for k, n in quickstart.items() if n["inputs"] is sampler(quickstart))
+    picture = next(k for k, n in quickstart.items() if n["class_type"] == "VAEDecode")
+    metrics = {"attention_maps": [key, 2], "image": [picture, 0], "words": "", "layers": False, "steps": True}
+    quickstart["metrics"] = {"class_type": "RealCompoGroundingMetrics", "inputs": metrics}
+    view = {"words": "", "axis": "steps", "form": "sheet", "conditioning": "positive", "branch": "spatial"}
+    view |= {"layer": "", "step": -1, "head": -1, "palette": "viridis", "opacity": 0.6, "normalise": "each"}
+    view |= {"threshold": 0.4, "export": "none", "filename_prefix": "maps", "attention_maps": [key, 2]}
+    quickstart["view"] = {"class_type": "RealCompoAttentionMapViewer", "inputs": view | {"image": [picture, 0]}}
+    outputs = host.run(quickstart)
+    rows = [row.split(",") for row in outputs["metrics"]["text"][0].splitlines()[1:]]
+    for branch, steps in (("fidelity", 5), ("spatial", 3)):
+        assert {row[4] for row in rows if row[0] == branch} == {"all", *map(str, range(steps))}
+    assert outputs["view"]["images"]
+
+
+def test_weights_fixed_by_region(host, quickstart):
+    """A weight on the objects and another elsewhere: neither branch's own picture, nor that of one weight."""
+    sampler(quickstart).update(steps=4)
+    key = next(k for k, n in quickstart.items() if n["inputs"] is sampler(quickstart))
+    found = []
+    for inside, outside in ((1.0, -1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0)):
+        settings(quickstart).update(mode="fixed", spatial_weight=inside, spatial_weight_outside=outside)
+        found.append(latent_of(host, quickstart, [key, 0]))
+    same, everywhere, by_region, nowhere = found
+    assert torch.equal(same, everywhere)
+    assert (by_region - everywhere).abs().max() > 0.1 and (by_region - nowhere).abs().max() > 0.1
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc: Linux only")
