@@ -152,6 +152,24 @@ def test_demo_of_an_absence_says_that_nothing_was_balanced(tmp_path, random_mode
     assert "no objects" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_weights_fixed_by_region(tmp_path, random_models):
+    """All of the spatial branch on the objects and none elsewhere is neither branch alone, and the report says so."""
+    common = ("demo", PROMPT, "--steps", 2, "--mode", "fixed", "--output", tmp_path, "--spatial-weight", 1)
+    result = run(*common, "--spatial-weight-outside", 0)
+    assert result.exit_code == 0, result.output
+    pictures = {name: Image.open(tmp_path / f"{name}.png").tobytes() for name in ("fidelity", "spatial", "balanced")}
+    assert len(set(pictures.values())) == 3
+    assert "weight is 1 on the objects, 0 elsewhere" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert run(*common).exit_code == 0
+    assert Image.open(tmp_path / "balanced.png").tobytes() == pictures["spatial"]
+
+
+@pytest.mark.parametrize("option", ["--spatial-weight", "--spatial-weight-outside"])
+def test_a_weight_without_the_mode_that_has_it_is_refused(tmp_path, random_models, option):
+    result = run("demo", PROMPT, option, 0.5, "--output", tmp_path)
+    assert result.exit_code == 1 and f"{option} 0.5 has no meaning with --mode one_pass" in flat(result.output)
+
+
 def test_demo_names_the_words_it_does_not_know(tmp_path):
     result = run("demo", "a red cat and a circle", "--output", tmp_path / "out")
     message = flat(result.output)

@@ -74,14 +74,13 @@ def test_weight_1_gives_what_diffusers_gives(tiny_pipelines, kind, scheduler, sa
     assert_same_latents(alone(0, pipeline, pipeline, sampler=sampler, **size), expected)
 
 
-@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
-def test_zero_terminal_snr_gives_what_diffusers_gives(tiny_pipelines, spacing):
+def test_zero_terminal_snr_gives_what_diffusers_gives(tiny_pipelines):
     """Lin et al. 2024: no signal is left at the last timestep, whose sigma would be infinite."""
     pipeline = copy(tiny_pipelines.fidelity)
     pipeline.scheduler = DDIMScheduler.from_config(
         pipeline.scheduler.config,
         rescale_betas_zero_snr=True,
-        timestep_spacing=spacing,
+        timestep_spacing="trailing",
         prediction_type="v_prediction",
         set_alpha_to_one=True,
     )
@@ -89,7 +88,7 @@ def test_zero_terminal_snr_gives_what_diffusers_gives(tiny_pipelines, spacing):
     expected = diffusers_latents(pipeline)
     found = alone(0, pipeline, pipeline, sampler="ddim")
     assert found.isfinite().all()
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-2 * expected.abs().max().item())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3 * expected.abs().max().item())
     balanced = generate(pipeline, pipeline, sampler="ddim", steps=4)
     assert balanced.latents.isfinite().all()
 

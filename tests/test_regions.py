@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realcompo_core.attention.grounding_metrics import share_inside
+from realcompo_core.attention.losses import share_inside
 from realcompo_core.layout import Layout, LayoutObject
 from realcompo_core.layout.formats import from_pose_keypoints
 from realcompo_core.layout.regions import (

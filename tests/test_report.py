@@ -14,9 +14,11 @@ from realcompo_cli.report import Picture, Report, legend_rows
 from realcompo_cli.sheet import sheet
 from realcompo_core.attention.reading import Gradient
 from realcompo_core.errors import RealCompoError
-from realcompo_core.guidance.balancer import Balancer, BalanceSettings, branch_names
+from realcompo_core.guidance.balancer import Balancer
+from realcompo_core.guidance.branch import branch_names
 from realcompo_core.guidance.drawing import draw_report, draw_reports
 from realcompo_core.guidance.report import TraceReport
+from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.trace import Trace, TraceStep
 from realcompo_core.layout import Layout, LayoutObject
 from realcompo_core.layout.drawing import ascii_text

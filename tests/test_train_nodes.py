@@ -16,7 +16,7 @@ from shapescenes.drawing import draw
 from shapescenes.world import training_scene
 from tokencompose_core.diffusers_model import DiffusersModel
 from tokencompose_core.nouns import noun_tokens
-from tokencompose_core.training import TrainSettings, train
+from tokencompose_core.training import TrainSettings, supervised_layers, train
 
 HOSTS = host_server.find_hosts()
 WORKFLOW = host_server.PACK / "workflows" / "api" / "tokencompose_train.json"
@@ -55,7 +55,7 @@ def reference() -> dict:
     return {
         "examples": batch,
         "settings": asdict(settings),
-        "factors": model.factors,
+        "downsampling": [layer.downsampling for layer in supervised_layers(model.attention)],
         "losses": [report.losses for report in reports],
     }
 

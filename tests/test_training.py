@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokencompose_core.recording import MapRecorder
 from torch import nn
 
 from realcompo_core.errors import RealCompoError
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.diffusers_model import DiffusersModel
 from tokencompose_core.identity import model_fingerprint
-from tokencompose_core.losses import grounding_losses, targets
+from tokencompose_core.losses import grounding_losses, noun_targets
 from tokencompose_core.order import EpochOrder
 from tokencompose_core.runtime import Runtime
-from tokencompose_core.training import TrainSettings, rate_factor, sample_generator, train
+from tokencompose_core.supervision import SupervisedAttention
+from tokencompose_core.training import TrainSettings, rate_factor, sample_generator, supervised_layers, train
 
 SETTINGS = TrainSettings(
     steps=6, batch_size=2, accumulation=2, learning_rate=1e-3, token_weight=0.1, pixel_weight=0.05, checkpoint_every=2
@@ -80,9 +80,11 @@ def test_one_step_is_equation_7_by_hand(model):
     latents, noise = latents + std * drawn[0], drawn[1]
     noisy = own.pipeline.scheduler.add_noise(latents, noise, t)
     text = own.embed([e["caption"] for e in chosen], (64, 64))
-    wanted = targets([e["tokens"] for e in chosen], [e["masks"] for e in chosen])
+    wanted = noun_targets([e["tokens"] for e in chosen], [e["masks"] for e in chosen])
     optimizer = torch.optim.AdamW(own.network.parameters(), lr=settings.learning_rate)
-    with MapRecorder(own.layers).recording(wanted.columns, tuple(latents.shape[-2:])) as maps:
+    with SupervisedAttention(own.attention, supervised_layers(own.attention)).recording(
+        wanted.columns, tuple(latents.shape[-2:])
+    ) as maps:
         ldm = torch.nn.functional.mse_loss(own.network(noisy, t, **text).sample, noise)
         grounding = grounding_losses(maps, wanted)
         loss = ldm + 0.1 * grounding.token.mean() + 0.05 * grounding.pixel.mean()
@@ -214,7 +216,7 @@ def test_captions_that_are_dropped_cost_no_grounding(model):
 
 
 def test_without_grounding_weights_nothing_is_recorded(model, monkeypatch):
-    monkeypatch.setattr(MapRecorder, "recording", lambda *args: pytest.fail("recorded"))
+    monkeypatch.setattr(SupervisedAttention, "recording", lambda *args: pytest.fail("recorded"))
     run(model, replace(SETTINGS, steps=1, token_weight=0, pixel_weight=0))
 
 

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import comfy.samplers
-from torch import Tensor
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from .branch import HostBranch
+
+class Joinable(Protocol):
+    """What a branch must have to be joined with others."""
+
+    network: nn.Module
+    joined: JoinedPasses | None
+    """Set while its passes are to be taken together with others'."""
+
+    def is_plain(self) -> bool:
+        """Whether nothing of another pack sees its passes."""
+
+    def conditionings(self, positive: bool) -> list:
+        """Positive (None unless asked for) and negative, None where it is not needed."""
 
 
 class JoinedPasses:
     """The conditionings of some branches, and what the host made of them."""
 
-    def __init__(self, branches: Sequence[HostBranch], reading: Sequence[HostBranch]):
+    def __init__(self, branches: Sequence[Joinable], reading: Sequence[Joinable]):
         self._conds = {branch: branch.conditionings(branch not in reading) for branch in branches}
-        self._found: dict[HostBranch, list[Tensor]] = {}
+        self._found: dict[Joinable, list[Tensor]] = {}
 
-    def calculate(self, branch: HostBranch, args: dict) -> list[Tensor]:
+    def calculate(self, branch: Joinable, args: dict) -> list[Tensor]:
         """What the host would give for `args` of this branch; computed with the others' when the first one asks."""
         if not self._found:
             self._conds[branch] = args["conds"]
@@ -30,9 +41,9 @@ class JoinedPasses:
 
 
 @contextmanager
-def joined_passes(branches: Sequence[HostBranch], reading: Sequence[HostBranch]) -> Iterator[None]:
+def joined_passes(branches: Sequence[Joinable], reading: Sequence[Joinable]) -> Iterator[None]:
     """Inside, these branches are run at one x, those in `reading` with gradient of their positive conditionings."""
-    groups: dict[int, list[HostBranch]] = {}
+    groups: dict[int, list[Joinable]] = {}
     for branch in branches:
         if branch.is_plain():
             groups.setdefault(id(branch.network), []).append(branch)

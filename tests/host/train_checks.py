@@ -44,7 +44,7 @@ prompt_tokens = importlib.import_module("realcompo_pack.nodes.host.prompt_tokens
 from realcompo_core.errors import RealCompoError  # noqa: E402
 from tokencompose_core.dataset import load_example  # noqa: E402
 from tokencompose_core.nouns import noun_tokens  # noqa: E402
-from tokencompose_core.training import TrainSettings, train  # noqa: E402
+from tokencompose_core.training import TrainSettings, supervised_layers, train  # noqa: E402
 
 BASE = Path(tempfile.mkdtemp())
 for kind in ("input", "output", "loras"):
@@ -178,7 +178,8 @@ def check_losses_are_those_of_the_library():
     settings = TrainSettings(**wanted["settings"])
     with torch.inference_mode():
         host = train_model.HostModel(MODEL, CLIP, VAE)
-        assert sorted(host.factors.values()) == sorted(wanted["factors"].values()) == [1, 1, 2, 2, 2]
+        found = sorted(layer.downsampling for layer in supervised_layers(host.attention))
+        assert found == sorted(wanted["downsampling"]) == [1, 1, 2, 2, 2]
         for example in wanted["examples"]:
             host.cache_latent(example["key"], example["image"])
             host.cache_text(example["caption"], (128, 128))
@@ -349,7 +350,8 @@ def check_sdxl_gets_its_pooled_text_and_size():
 
         host = train_model.HostModel(model, Clip(comfy.sd1_clip.SD1Tokenizer()), None)
         host.cache_text(PROMPT, (96, 64))
-        assert host.prediction == "v_prediction" and set(host.factors.values()) == {2}
+        assert host.parametrisation.name == "v_prediction"
+        assert {layer.downsampling for layer in supervised_layers(host.attention)} == {2}
         noisy, sigma = torch.randn(2, 4, 12, 8), torch.tensor([2.0, 0.5])
         sampling = base.model_sampling
         timesteps = sampling.timestep(sigma)
