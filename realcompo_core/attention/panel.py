@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PhraseNotInPromptError, RealCompoError
+from ..files import replacing, write_file
 from ..layout import Layout
 from ..layout.regions import region_maps
 from ..palettes import DIVERGING, PALETTES, hex_of
@@ -35,10 +36,10 @@ def write_panel(maps: AttentionMaps, pictures: Sequence[dict | None], folder: Pa
     recorded = maps.recorded
     header, data = folder / f"{name}.json", folder / f"{name}.bin"
     try:
-        with data.open("wb") as file:
+        with replacing(data) as part, part.open("wb") as file:
             contents = _write_maps(maps, recorded, file)
         described = {"version": VERSION, "data": data.name, "pictures": list(pictures), **contents}
-        header.write_text(json.dumps(described), encoding="utf-8")
+        write_file(header, json.dumps(described))
     except OSError as error:
         for path in (header, data):
             path.unlink(missing_ok=True)

@@ -254,6 +254,23 @@ def check_cfg_pp_samplers_follow_the_weights():
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
+def check_an_unconditional_that_somebody_asked_for_at_cfg_1_is_there():
+    """Also where the branches' passes are joined: a zero would be taken for a prediction."""
+    seen = []
+
+    def look(args):
+        seen.append(args["uncond_denoised"].abs().max().item())
+        return args["denoised"]
+
+    model = MODEL.clone()
+    model.set_model_sampler_post_cfg_function(look, disable_cfg1_optimization=True)
+    for mode in ("one_pass", "lookahead"):
+        seen.clear()
+        _, rows = rows_of_passes(model=model, cfg=1.0, mode=mode, t1=1.0, batch=1)
+        assert len(seen) == 6 and min(seen) > 0, (mode, seen)
+        assert 4 in rows, rows  # positive and negative of both branches together
+
+
 def rows_of_passes(**settings):
     """The latents of a run, and how many samples each pass through the network had."""
     rows = []
