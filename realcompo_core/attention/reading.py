@@ -1,4 +1,4 @@
-"""The gradient of a loss on attention maps in the latent, from one network pass."""
+"""The gradient of a loss on attention maps in the latent, from one network pass (docs/method.md, R5)."""
 
 from __future__ import annotations
 

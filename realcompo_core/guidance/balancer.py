@@ -1,7 +1,7 @@
 """The balancer: K branches denoise one latent, and per-pixel coefficients that attention maps drive mix them.
 
-The maths is in `mixing.py`, the rule by which coefficients move in `guide.py`; `Balancer` is the state around them.
-Letters as in `mixing.py`.
+The maths is in `mixing.py`, the rule by which coefficients move in `guide.py`; `Balancer` is the state around them, and
+has the two modes (docs/method.md, R7). Letters as in `mixing.py`.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Balancer:
         return random_coefficients(self._seeds, (K, *size)).to(x)
 
     def _given_weights(self, x: Tensor, progress: float) -> Tensor | None:
-        """(B, K, h, w) where weights are not the coefficients' business: fixed, before t0, without objects."""
+        """(B, K, h, w) weights without coefficients: fixed, before t0, from t1 on, without objects. None otherwise."""
         K = len(self.branches)
         if len(self._empty) == len(x):
             weights = torch.eye(K)[FIDELITY]

@@ -2,6 +2,7 @@
 
 A loss on a branch's maps has a gradient. A guide is the rule by which that gradient moves one variable of sampling: the
 balancer's coefficients (`CoefficientGuide`), or the latent of a single branch before its network runs (`GuidedBranch`).
+See docs/method.md, R6 and R9.
 """
 
 from __future__ import annotations
