@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 METHOD = ROOT / "docs" / "method.md"
-DOCUMENTS = [METHOD, ROOT / "README.md"]
+DOCUMENTS = [METHOD, ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
 FOLDERS = (
     "realcompo_core",
     "tokencompose_core",
