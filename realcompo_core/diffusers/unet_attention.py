@@ -54,7 +54,7 @@ class UNetAttention(ProjectionSource):
 
 
 def _walk(unet: nn.Module) -> Sequence[Layer]:
-    """In the order in which they run."""
+    """The UNet's cross-attention layers, in the order in which they run."""
     by_part: dict[str, list[Layer]] = defaultdict(list)
     numbers: dict[str, dict[str, int]] = defaultdict(dict)
     for name, module in unet.named_modules():

@@ -31,7 +31,7 @@ class Branch(Protocol):
         """The maps at x and their loss's gradient in x; the network is run no further than it must."""
 
     def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
-        """Both, in the passes that `denoise` needs anyway."""
+        """What `denoise` and `gradient` give at x, in the network passes that `denoise` needs anyway."""
 
 
 class GuidedBranch:

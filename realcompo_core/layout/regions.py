@@ -26,7 +26,7 @@ Point = tuple[float, float]
 
 
 class Region(Protocol):
-    """Where an object may be, independent of any resolution."""
+    """Where an object may be, at any resolution."""
 
     def coverage(self, height: int, width: int) -> Tensor:
         """(height, width) float64 in 0..1: the share of each cell that lies in the region."""
