@@ -46,7 +46,10 @@ def place_inputs() -> list[io.Input]:
     """Widgets that choose from the axes of a recording."""
     return [
         io.Combo.Input(
-            "conditioning", options=["positive", "negative"], default="positive", tooltip="Whose words: the prompt's."
+            "conditioning",
+            options=["positive", "negative"],
+            default="positive",
+            tooltip="Words of the positive or of the negative prompt.",
         ),
         io.String.Input(
             "branch",
@@ -202,7 +205,7 @@ class AttentionMapViewer(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Of the map over the picture.",
+                    tooltip="Opacity of the map over the picture; 0 shows the picture alone.",
                 ),
                 io.Combo.Input(
                     "normalise",
@@ -231,7 +234,7 @@ class AttentionMapViewer(io.ComfyNode):
                     "filename_prefix",
                     default="attention/maps",
                     extra_dict=ADVANCED,
-                    tooltip="Of the exported file, inside the output folder.",
+                    tooltip="Name of the exported file, inside the output folder.",
                 ),
             ],
             outputs=[

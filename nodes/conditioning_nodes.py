@@ -125,7 +125,7 @@ class ApplyLayoutRegions(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning, layout, clip, strength, set_cond_area="default") -> io.NodeOutput:
-        regional = list(conditioning)  # first, because the balancer reads its maps in the first conditioning
+        regional = list(conditioning)  # the balancer reads the maps of the first one without a mask
         for item in layout.objects if strength > 0 else ():
             sides = (REGION_CELLS, REGION_CELLS) if item.mask is None else item.mask.shape
             values = {

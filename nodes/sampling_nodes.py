@@ -39,7 +39,7 @@ CLIP_TIP = "The CLIP that encoded the positive conditionings: it tells which tok
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What travels as BALANCE_SETTINGS."""
+    """The value of a BALANCE_SETTINGS socket."""
 
     balance: BalanceSettings = field(default_factory=BalanceSettings)
     spatial_weights: RegionWeights | None = None  # where weights are fixed
@@ -238,7 +238,7 @@ class DualUNetBalancerSampler(io.ComfyNode):
         return schema(
             node_id="RealCompoDualUNetBalancerSampler",
             display_name="Dual-UNet Balancer Sampler",
-            description="A realistic and a spatial model denoise one latent; attention decides which is heard where.",
+            description="Two models, realistic and spatial, denoise one latent, mixed per pixel by their attention.",
             search_aliases=["RealCompo sampler", "two model sampler", "GLIGEN sampler"],
             inputs=[
                 io.Model.Input(

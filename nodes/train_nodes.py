@@ -29,7 +29,7 @@ ON_PROBLEM_TIP = "What to do with images, captions and masks that cannot be used
 
 
 def dataset_inputs() -> list[io.Input]:
-    """Those that every dataset node has at its end."""
+    """The inputs that every dataset node has at its end."""
     return [
         io.Clip.Input("clip", tooltip=CLIP_TIP),
         io.Combo.Input("on_problem", options=["refuse", "skip"], default="refuse", tooltip=ON_PROBLEM_TIP),
@@ -149,7 +149,7 @@ class ShapeScenesDataset(io.ComfyNode):
 
 
 def training_inputs() -> list[io.Input]:
-    """What is trained, on which size of images, and for how long."""
+    """Widgets for what is trained, on which size of images, and for how long."""
     paper = TrainSettings()
     return [
         io.Combo.Input(
@@ -188,7 +188,7 @@ def training_inputs() -> list[io.Input]:
             max=1000.0,
             step=1e-5,
             round=False,
-            tooltip="Weight of the pixel loss: it should cover the mask evenly. 0 turns it off.",
+            tooltip="Weight of the pixel loss: a noun's attention should cover its mask evenly. 0 turns it off.",
         ),
         io.Int.Input(
             "seed",
@@ -201,7 +201,7 @@ def training_inputs() -> list[io.Input]:
 
 
 def validation_inputs() -> list[io.Input]:
-    """What the node shows while it trains."""
+    """Widgets for the preview while it trains."""
     return [
         io.String.Input(
             "validation_prompt",
@@ -220,7 +220,7 @@ def validation_inputs() -> list[io.Input]:
 
 
 def checkpoint_inputs() -> list[io.Input]:
-    """What is kept on the disk."""
+    """Widgets for what is kept on the disk."""
     paper = TrainSettings()
     return [
         io.Int.Input(
@@ -243,7 +243,7 @@ def checkpoint_inputs() -> list[io.Input]:
 
 
 def optimizer_inputs() -> list[io.Input]:
-    """How a gradient becomes a step."""
+    """Widgets for how a gradient becomes a step."""
     paper = TrainSettings()
     return [
         io.Int.Input(
@@ -252,7 +252,7 @@ def optimizer_inputs() -> list[io.Input]:
             min=1,
             max=4096,
             extra_dict=ADVANCED,
-            tooltip="Batches in a step: as a larger batch, without its memory.",
+            tooltip="Batches added up in each step: the effect of a larger batch without its memory.",
         ),
         io.Combo.Input(
             "schedule",
@@ -300,7 +300,7 @@ def optimizer_inputs() -> list[io.Input]:
 
 
 def loss_inputs() -> list[io.Input]:
-    """What is learnt from an image."""
+    """Widgets for the losses of an image."""
     paper = TrainSettings()
     return [
         io.Combo.Input(
@@ -332,7 +332,7 @@ def loss_inputs() -> list[io.Input]:
 
 
 def computation_inputs() -> list[io.Input]:
-    """What is saved, and how it is computed."""
+    """Widgets for what is saved, and how it is computed."""
     return [
         io.Float.Input(
             "ema",

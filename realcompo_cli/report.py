@@ -110,7 +110,7 @@ def draw_plot(axes: Axes, plot: Plot, ink: str, faint: str) -> None:
 
 
 def legend_rows(plot: Plot) -> list[list[Key]]:
-    """The legend's entries, as many whole names of a group in a row as it holds."""
+    """The legend in rows, each of one group and as long as fits."""
     rows: list[list[Key]] = []
     for group in plot.legend:
         room = 0

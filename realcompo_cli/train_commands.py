@@ -80,7 +80,7 @@ def train(
     token_weight: Annotated[float | None, typer.Option(help="Weight of the token loss, the paper's lambda.")] = None,
     pixel_weight: Annotated[float | None, typer.Option(help="Weight of the pixel loss, the paper's gamma.")] = None,
     convention: Annotated[
-        Literal["official", "paper"] | None, typer.Option(help="Losses as in the authors' code, or equations 5 and 6.")
+        Literal["official", "paper"] | None, typer.Option(help="Losses as in the authors' code, or as in their paper.")
     ] = None,
     factor: Annotated[
         list[int] | None, typer.Option(help="Supervise layers whose maps are so many times smaller; repeat for more.")

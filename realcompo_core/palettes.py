@@ -15,7 +15,7 @@ PALETTES = {
     "turbo": ("#30123b", "#466be3", "#28bceb", "#32f298", "#a4fc3c", "#eecf3a", "#fb7e21", "#d02f05", "#7a0403"),
     "gray": ("#000000", "#ffffff"),
 }
-# Weights: the others decide, a half each, this branch decides. Differences: less, as much, more.
+# Of weights: 0, one half, 1. Of differences: negative, none, positive.
 DIVERGING = ("#542788", "#f7f7f7", "#b35806")
 NOT_A_NUMBER = "#8c9196"
 
@@ -44,7 +44,7 @@ def color_of(index: int) -> RGB:
 
 
 def hex_of(index: int) -> str:
-    """The same as a CSS colour."""
+    """The colour of the layout's object `index` as a CSS hex string, "#rrggbb"."""
     return "#{:02x}{:02x}{:02x}".format(*color_of(index))
 
 

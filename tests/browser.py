@@ -53,7 +53,7 @@ class Editor:
             self.errors.append(message.text)
 
     def open(self, workflow: Path) -> None:
-        """As the menu's Open does."""
+        """Open a workflow file, as the menu's Open does."""
         self.errors.clear()
         before = self.page.evaluate(TAB)
         self.page.set_input_files("#comfy-file-input", workflow)
@@ -91,7 +91,7 @@ class Editor:
         return self.page.locator(COMPLAINTS).all_inner_texts()
 
     def api_form(self) -> dict:
-        """What the editor would queue."""
+        """The workflow in API form, as the editor would queue it."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
 
     def run(self) -> str:

@@ -66,7 +66,7 @@ class TinyBranch:
 
 
 def loss(branch, x, sigma):
-    """Equation 5, written out."""
+    """The grounding loss (docs/method.md, R5), written out."""
     q, k = branch.queries_keys(x, sigma)
     probabilities = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(WIDTH // HEADS), -1).mean(1)
     total = 0

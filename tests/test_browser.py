@@ -160,7 +160,7 @@ def test_help_page_shows_its_pictures(editor):
 
 
 def test_every_help_page_is_served_where_the_editor_looks(host):
-    """Which takes the folder's name from the node's module."""
+    """The editor takes the folder's name from the node's module."""
     for name, info in host.get("/object_info").items():
         if name.startswith("RealCompo"):
             folder = info["python_module"].split(".")[1]

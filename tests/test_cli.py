@@ -208,7 +208,7 @@ def test_generate_with_own_models_and_layout(tmp_path, folder):
     layout.write_text(Layout((LayoutObject("a circle", (0.1, 0.1, 0.6, 0.6)),)).to_json(), encoding="utf-8")
     options = "--layout", layout, "--steps", 2, "--size", "128x192", "--device", "cpu", "--output", tmp_path / "out"
     result = run("generate", "a red circle", "--fidelity", folder, "--spatial", folder, *options)
-    # 4, the method's choice of layers, does not exist in so small a network.
+    # 4, the default of `layers`, does not exist in so small a network.
     assert result.exit_code == 1 and "layers=4 matches none" in flat(result.output)
     result = run("generate", "a red circle", "--fidelity", folder, "--spatial", folder, *options, "--layers", 2)
     assert result.exit_code == 0, result.output

@@ -122,7 +122,7 @@ def test_gligen_gates_close_after_beta(tiny_pipelines):
 
 
 def test_gates_that_diffusers_left_closed_are_opened(tiny_pipelines):
-    """Its GLIGEN pipeline switches the gates off after its own β and leaves them so."""
+    """diffusers' own GLIGEN pipeline closes the gates after its β and leaves them closed."""
     tiny_pipelines.gligen.enable_fuser(True)
     before = alone(1, tiny_pipelines.fidelity, tiny_pipelines.gligen)
     tiny_pipelines.gligen.enable_fuser(False)

@@ -1,4 +1,4 @@
-"""The moving average of the weights, by its formula."""
+"""The moving average of the weights, by its formula (docs/method.md, T5)."""
 
 import pytest
 import torch

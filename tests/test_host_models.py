@@ -89,7 +89,7 @@ def balanced(host, workflow: dict, **settings) -> torch.Tensor:
 
 
 def own(host, workflow: dict, prefix: str) -> torch.Tensor:
-    """The same from the host's own sampler: of the fidelity branch, or with `spatial_` of the spatial one."""
+    """What the host's own sampler draws with the fidelity branch's inputs, or with `spatial_` the spatial one's."""
     given = workflow["balance"]["inputs"]
     inputs = {
         key: given[key] for key in ("latent_image", "seed", "steps", "cfg", "sampler_name", "scheduler", "denoise")

@@ -35,7 +35,10 @@ TRAINING_ADAPTERS = tuple(
 
 
 class Rule(NamedTuple):
-    """No module at or below `of`, but those at or below `but`, imports anything at or below `never`, but `yet`."""
+    """Modules at or below `of` import nothing at or below `never`.
+
+    The rule leaves out the modules at or below `but`, and allows imports at or below `yet`.
+    """
 
     message: str
     of: tuple[str, ...]

@@ -37,7 +37,7 @@ def numpy_warns_of_nothing():
 
 
 def step(index, K=2, batch=1, G=2, read=True, seed=0, size=(6, 8)):
-    """One evaluation with random numbers; of `seed` depends all that is in it."""
+    """One evaluation with random numbers, all drawn from `seed`."""
     random = torch.Generator().manual_seed(1000 * seed + index)
     c = torch.randn(batch, K, *size, generator=random)
     made = {}
@@ -67,7 +67,7 @@ def command_line_report(shown: Trace) -> Report:
 
 
 def render(shown: Trace):
-    """By both: the picture, the sheet as a picture, the page."""
+    """The report by both renderers: Pillow's picture, the command line's sheet as a picture, and its page."""
     report = command_line_report(shown)
     return draw_report(shown), Image.open(io.BytesIO(sheet(report))), page(report)
 
@@ -286,7 +286,7 @@ def test_nothing_but_nan_leaves_the_weights():
 
 
 def test_branches_whose_attention_was_not_read_have_no_rows():
-    """As with `sources=(1,)`."""
+    """So it is with the setting `sources=(1,)`."""
     shown = trace()
     for own in shown.steps[1:]:
         for values in (own.losses, own.gradient, own.maps):

@@ -73,7 +73,7 @@ def single_file_state(pipeline):
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_pipelines, tmp_path_factory):
-    """A pipeline, the same as one file, and the folder of settings that diffusers needs where there is no network."""
+    """A pipeline, its weights as one file, and the folder of settings that diffusers needs without a network."""
     torch.manual_seed(1)
     vae = AutoencoderKL(
         block_out_channels=(8,) * 4,

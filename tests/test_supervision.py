@@ -37,7 +37,7 @@ def layers(unet):
 
 
 def supervised(unet, layers):
-    """Of these layers of the network."""
+    """The supervised attention of these layers of the network."""
     source = UNetAttention(unet)
     return SupervisedAttention(source, [layer for layer in source.layers if layer.name in layers])
 
@@ -48,7 +48,7 @@ def inputs():
 
 
 def written_out(unet, layers, x, t, text):
-    """The same maps from the layers' own inputs, with attention as in the textbook."""
+    """The network's output, and the maps of `supervised` from the layers' inputs by plain softmax attention."""
     maps = {}
 
     def read(name):

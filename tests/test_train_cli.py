@@ -52,7 +52,7 @@ def scenes(tmp_path):
 
 @pytest.fixture
 def data(scenes, tmp_path):
-    """The same as a set in the official format."""
+    """`scenes` as a set in the official format."""
     images, masks = scenes
     lines = []
     for path in sorted(images.glob("*.txt")):

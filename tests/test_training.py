@@ -66,7 +66,7 @@ def run(model, settings=SETTINGS, **options):
 
 
 def test_one_step_is_equation_7_by_hand(model):
-    """Noise, loss and AdamW step written out without the loop."""
+    """The total loss (docs/method.md, T3): noise, loss and AdamW step written out without the loop."""
     settings = replace(SETTINGS, steps=1, batch_size=2, accumulation=1, max_grad_norm=1e9)
     own = copy.deepcopy(model)
     reports, trained = run(model, settings)

@@ -17,8 +17,8 @@ class ExponentialMovingAverage:
 
         average = decay_n * average + (1 - decay_n) * parameter,  decay_n = min(decay, n / (n + 9))
 
-    so early averages follow the parameters closely (decay_1 = 0.1, decay_9 = 0.5), and `decay` is reached after
-    9 decay / (1 - decay) updates. `decay` is from 0 to below 1.
+    (docs/method.md, T5), so early averages follow the parameters closely (decay_1 = 0.1, decay_9 = 0.5), and `decay` is
+    reached after 9 decay / (1 - decay) updates. `decay` is from 0 to below 1.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float):

@@ -249,7 +249,7 @@ def _save(
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    """As `files.replacing`, with errors that name `path`. Makes its folder, not those above it."""
+    """Like `files.replacing`, with errors that name `path`. Makes its folder, not those above it."""
     try:
         path.parent.mkdir(exist_ok=True)
         with replacing(path, sync=True) as part:

@@ -1,8 +1,8 @@
 """TokenCompose's grounding losses: each noun token's cross-attention should fall on that noun's pixels.
 
-Two conventions. `official` is what the authors' code computes, from which their published weights come; `paper` is
-the paper's equations 5 and 6 to the letter (docs/method.md, T1 and T2). Both take the attention columns of the noun
-tokens only (see `supervision.py`), and are computed in fp32.
+Two conventions. `official` is what the authors' code computes, from which their published weights come; `paper` is the
+equations of the paper (Wang et al. 2024) to the letter (docs/method.md, T1 and T2). Both take the attention columns of
+the noun tokens only (see `supervision.py`), and are computed in fp32.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def grounding_losses(
     convention: Convention = "official",
     text_length: int = 77,
 ) -> GroundingLosses:
-    """Both losses of equation 7, summed over the layers, for each item: the sums over its nouns of the losses below."""
+    """The token loss and the pixel loss of the total loss (docs/method.md, T3), of each item: sums over its nouns."""
     if not targets.members.any():
         zero = targets.members.new_zeros(len(targets.members))
         return GroundingLosses(zero, zero.clone())
@@ -142,7 +142,7 @@ def attention_share(maps: Mapping[str, Tensor], targets: Targets) -> tuple[Tenso
 
 
 def layer_masks(masks: Tensor, size: tuple[int, int], convention: Convention = "official") -> Tensor:
-    """(B, N, H, W) masks at a layer's `size`: bilinear, not antialiased; then above 0 (official) or at least half."""
+    """(B, N, H, W) masks at a layer's `size` (T4): bilinear, not antialiased; then > 0 (official) or >= 0.5 (paper)."""
     small = F.interpolate(masks.float(), size, mode="bilinear")
     return (small > 0 if convention == "official" else small >= 0.5).float()
 

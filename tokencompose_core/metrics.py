@@ -17,7 +17,7 @@ from .losses import attention_share
 
 @torch.no_grad()
 def grounding_metrics(maps: Mapping[str, Tensor], targets: Targets) -> dict[str, tuple[float, float]]:
-    """`share` and `miou`, each also by the side of the maps (`miou/16`): sums over a batch, and what they are sums of.
+    """`share` and `miou`, each also by the side of the maps (`miou/16`): sums over a batch, and the numbers of terms.
 
     maps: as `SupervisedAttention` gives them. Shares are means over an item's nouns, summed over items with nouns; IoUs
     are those of each noun's map (heads, tokens and layers of one size averaged; `miou`: all layers) with its mask.

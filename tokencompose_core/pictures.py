@@ -65,7 +65,7 @@ def crop_image(image: Image.Image, size: Size) -> Tensor:
 
 
 def crop_mask(mask: np.ndarray, size: Size) -> Tensor:
-    """The same crop of a (height, width) bool mask: a pixel is inside where the resized mask is above 0."""
+    """A (height, width) bool mask in `crop_image`'s crop: a pixel is inside where the resized mask is above 0."""
     resized = _crop(Image.fromarray(mask.astype(np.uint8) * 255), size)
     return torch.from_numpy(np.array(resized) > 0)
 

@@ -187,7 +187,7 @@ def _open(path: Path) -> Image.Image | OSError:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    """As `files.replacing`, and makes the folders above."""
+    """Like `files.replacing`; also makes the folders above."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         yield part

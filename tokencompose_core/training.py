@@ -2,7 +2,7 @@
 
 The noise, timestep and caption dropout of a sample depend on the seed and on its position in the run alone. So a
 resumed run gives the same weights as one that was not stopped, and many processes train as one with a batch as large as
-all of theirs.
+all of theirs (docs/method.md, T5).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TrainSettings:
 
     steps: optimizer steps, each of `accumulation` batches of `batch_size` samples in each process.
     schedule: of the learning rate after `warmup` steps. optimizer: `adamw8bit` needs bitsandbytes.
-    token_weight, pixel_weight: λ and γ of equation 7; with both 0 nothing is recorded.
+    token_weight, pixel_weight: λ and γ of docs/method.md, T3; with both 0 nothing is recorded.
     factors: how many times smaller than the latent the supervised maps may be; None for all that the model offers.
     caption_dropout: share of the samples that see the empty caption, and no grounding.
     ema: decay of the exponential moving average of the weights, which is then what is saved; None for none.
@@ -117,8 +117,8 @@ class TrainableModel(Protocol):
 class StepReport(NamedTuple):
     """The result of one optimizer step, over all processes. `step` counts from 1.
 
-    losses: `total` (equation 7) and its three terms `ldm`, `token`, `pixel` without their weights; `share` is a metric:
-    how much of the nouns' attention falls inside their masks (NaN where no noun was shown).
+    losses: `total` (docs/method.md, T3) and its three terms `ldm`, `token`, `pixel` without their weights; `share` is a
+    metric: how much of the nouns' attention falls inside their masks (NaN where no noun was shown).
     """
 
     step: int
@@ -210,7 +210,7 @@ def backward(
     settings: TrainSettings,
     runtime: Runtime,
 ) -> Tensor:
-    """Equation 7 of one batch, differentiated. `number`: of the batch, over all processes.
+    """The total loss (docs/method.md, T3) of one batch, differentiated. `number`: of the batch, over all processes.
 
     Returns (2, terms): the sums of the terms over the samples, and of how many samples each is.
     """

@@ -92,7 +92,7 @@ class HostBranch:
         return denoised, found[0]
 
     def conditionings(self, positive: bool) -> list:
-        """Those that a guided prediction needs: positive (None unless asked for), and negative.
+        """The conditionings of a guided prediction: positive (None unless asked for), and negative.
 
         The host leaves the negative out at CFG 1, unless somebody asked for it.
         """
@@ -101,7 +101,7 @@ class HostBranch:
         return [conds["positive"] if positive else None, None if unguided else conds["negative"]]
 
     def is_plain(self) -> bool:
-        """Whether no patch or wrapper of another pack sees the passes: it may ask which of two conditionings is run."""
+        """Whether no patch or wrapper of another pack sees the passes: such a one may ask which conditioning is run."""
         transformer = self.model_options.get("transformer_options", {})
         wrapped = any(found for kind in transformer.get("wrappers", {}).values() for found in kind.values())
         patched = any(transformer.get(key) for key in ("patches", "patches_replace", "optimized_attention_override"))
@@ -112,7 +112,7 @@ class HostBranch:
         return self._guider.inner_model.diffusion_model
 
     def _options(self) -> dict:
-        """The branch's options, with a look at what guidance is made of while that is wanted."""
+        """The branch's options. While it is watched, they have a function that keeps `estimates`."""
         if not self._is_watched:
             return {**self.model_options}
 
@@ -164,7 +164,7 @@ class HostBranch:
         return output, reader.gradient
 
     def _calculate(self, args: dict) -> list[Tensor]:
-        """The host's step from conditionings to predictions, with those of other branches on the model if it may be."""
+        """The host's predictions; where passes are joined, in one call with the other branches on the model."""
         return self._calculate_alone(args) if self.joined is None else self.joined.calculate(self, args)
 
     def _calculate_alone(self, args: dict) -> list[Tensor]:

@@ -7,7 +7,10 @@ from server import PromptServer
 
 
 def output_is_used(slot: int) -> bool:
-    """Of the node that the host is running, or whose fingerprint it asks for. True where that cannot be told."""
+    """Whether output `slot` is connected, of the node that the host is running or whose fingerprint it asks for.
+
+    True where that cannot be told.
+    """
     context = get_executing_context()
     if context is None:
         return True

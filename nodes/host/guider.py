@@ -126,7 +126,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         return functions[len(own) :]
 
     def _balanced_result(self, denoised: Tensor, asked: list[Callable], x, timestep, model_options: dict) -> Tensor:
-        """What a sampler's functions of the guided result make of the balanced one.
+        """The balanced result after the sampler's own functions of the guided result.
 
         Samplers of the CFG++ kind step along the unconditional estimate. The balanced one is mixed as D is, by the same
         weights (docs/method.md, R8).
@@ -157,7 +157,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         return denoised
 
     def _step(self, x: Tensor, sigma: float) -> Step:
-        """Euler's step to the schedule's next level, whatever the sampler: where it lands is what matters for the maps.
+        """Euler's step to the schedule's next level, whatever the sampler is (docs/method.md, R3).
 
         With a noise mask, what is kept of the latent is the same at the end of the step as the host will make it.
         """
@@ -175,7 +175,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
 
 @dataclass
 class _Latent:
-    """What the innermost sampler was given: noise, the latent to start from, and what of it is to change."""
+    """What the innermost sampler was given: noise, the latent to start from, and the noise mask (1: may change)."""
 
     noise: Tensor
     image: Tensor

@@ -49,7 +49,10 @@ def prompt_pieces(clip: Any, prompt: str) -> tuple[list[tuple[str, list[int]]], 
 
 
 def prompt_words(clip: Any, prompt: str) -> PromptWords:
-    """The same of any CLIP of the host, also those of SD3 (CLIP's tokens, then T5's) and Flux (T5's alone)."""
+    """The prompt's words, each with its token indices in the conditioning that `clip` makes, for any CLIP of the host.
+
+    SD3's conditioning has CLIP's tokens and then T5's, so that a word has tokens in both; Flux's has T5's alone.
+    """
     chunks = clip.tokenize(prompt, return_word_ids=True)
     if T5 not in chunks:
         pieces, length = prompt_pieces(clip, prompt)
@@ -87,7 +90,7 @@ def _letter_spans(words: list[tuple[str, list[int]]]) -> list[tuple[int, int]]:
 
 
 def _stream_pieces(clip: Any, key: str, chunks: list) -> tuple[list[tuple[str, list[int]]], int]:
-    """Of one of the text encoders: words, each with its token indices, and the number of tokens."""
+    """The prompt's words for one of the text encoders, each with its token indices, and the number of tokens."""
     tokenizer = getattr(clip.tokenizer, key, getattr(clip.tokenizer, f"clip_{key}", clip.tokenizer))
     pieces: list[tuple[str, int]] = []
     position = 0
@@ -100,7 +103,7 @@ def _stream_pieces(clip: Any, key: str, chunks: list) -> tuple[list[tuple[str, l
 
 
 def _byte_pair_words(pieces: list[tuple[str, int]]) -> list[tuple[str, list[int]]]:
-    """CLIP's: the last piece of a word says so."""
+    """Words from the pieces of CLIP's tokenizer, which marks the last piece of a word."""
     words: list[tuple[str, list[int]]] = []
     text, indices = "", []
     for piece, position in pieces:
@@ -113,7 +116,7 @@ def _byte_pair_words(pieces: list[tuple[str, int]]) -> list[tuple[str, list[int]
 
 
 def _sentencepiece_words(pieces: list[tuple[str, int]]) -> list[tuple[str, list[int]]]:
-    """T5's: the first piece of a word says so; punctuation is a word of its own."""
+    """Words from the pieces of T5's tokenizer, which marks a word's first piece; punctuation is a word of its own."""
     words: list[tuple[str, list[int]]] = []
     joins = False
     for piece, position in pieces:

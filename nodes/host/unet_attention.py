@@ -98,7 +98,7 @@ def _attend(
 
 
 def _walk(unet: UNetModel) -> list[Layer]:
-    """In the order in which they run."""
+    """The UNet's cross-attention layers, in the order in which they run."""
     found: list[Layer] = []
     downsampling = 1
     middle = unet.middle_block or nn.Module()  # some have none

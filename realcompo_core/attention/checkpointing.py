@@ -36,7 +36,7 @@ def _run(modes: Callable[[], AbstractContextManager], forward: Callable[..., Ten
 
 @contextmanager
 def swapped_forwards(forwards: Mapping[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
-    """Inside, each module's forward is the one given. Afterwards it is what it was, offloading hooks included."""
+    """Inside, each module's `forward` is the one given; afterwards its former one, offloading hooks included."""
     own = {module: vars(module).get("forward") for module in forwards}
     for module, forward in forwards.items():
         module.forward = forward

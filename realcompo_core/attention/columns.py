@@ -15,7 +15,8 @@ def attention_columns(
 
     q: (B, heads, n, d); k: (B, heads, T, d); columns: token indices, one list for all items or (B, C) of each item's
     own. `scale` defaults to 1/√d. Returns (B, heads, C, n) in fp32 (fp64 where the inputs are), left empty without
-    `compute`. For the backward pass only q and k are kept; the scores of all tokens are computed again in it.
+    `compute`. For the backward pass only q and k are kept; the scores of all tokens are computed again in it
+    (docs/method.md, R4).
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     columns = torch.as_tensor(columns, dtype=torch.long, device=q.device)

@@ -17,7 +17,7 @@ from .targets import Targets
 
 
 class MapLoss(Protocol):
-    """What is asked of attention maps."""
+    """A loss on attention maps."""
 
     def __call__(self, maps: Mapping[str, Tensor], targets: Targets) -> Tensor:
         """maps: by the layer's name, (B, heads, C, h, w), the columns of `targets`.

@@ -92,11 +92,11 @@ def _write_maps(maps: AttentionMaps, branches: Sequence[BranchMaps], file: Binar
     }
 
 
-Key = tuple[str, bytes]  # of a target: its label, and its region; branches with unlike prompts may group objects unlike
+Key = tuple[str, bytes]  # a target's label and region: branches with other prompts may join other objects
 
 
 def _targets(branch: BranchMaps, layout: Layout, conditioning: str) -> dict[Key, Target]:
-    """None where the layout's phrases are not in the prompt."""
+    """The layout's targets by label and region; no targets where its phrases are not in the prompt."""
     try:
         return _by_region(layout_targets(branch, layout, conditioning))
     except PhraseNotInPromptError:
@@ -104,7 +104,7 @@ def _targets(branch: BranchMaps, layout: Layout, conditioning: str) -> dict[Key,
 
 
 def _places(layout: Layout) -> dict[Key, Target]:
-    """Of each object, without words."""
+    """A target for each object of the layout, with its region and without words."""
     return _by_region(
         Target(item.phrase, WordColumns(item.phrase, ()), lambda h, w, i=i: region_maps(layout, [[i]], h, w)[0])
         for i, item in enumerate(layout.objects)
@@ -161,7 +161,7 @@ def _frames(
     steps: Sequence[int],
     heads: int,
 ) -> Iterator[Tensor]:
-    """(B * len(words), h, w) of each head of each step; the mean over them comes before them."""
+    """(B * len(words), h, w) frames: of the steps' mean and then each step, the heads' mean and then each head."""
     for step in (None, *steps):
         for head in (None, *range(heads)):
             yield branch.word_maps(words, conditioning, layer=layer, step=step, head=head).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""The events of attention modules that have `to_q` and `to_k`, which are diffusers' and ComfyUI's."""
+"""An attention source for modules with `to_q` and `to_k`, such as those of diffusers and of ComfyUI's UNets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .source import AttentionEvent, Layer, NetworkPass, Subscriber
 
 
 class ProjectionSource:
-    """Emits what the projections of attention modules give, by hooks.
+    """Emits the queries and keys of attention modules, by forward hooks on their projections.
 
     modules: with `to_q`, `to_k`, `heads` and optionally `scale`, by layer. Nothing is replaced, so that attention
     processors, LoRA layers and compilation stay as they are. Events come once a layer's keys are there, before it

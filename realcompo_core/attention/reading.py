@@ -1,4 +1,4 @@
-"""The gradient of a loss on attention maps in the latent, from one network pass."""
+"""The gradient of a loss on attention maps in the latent, from one network pass (docs/method.md, R5)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class StopForward(Exception):
 
 
 class Gradient(NamedTuple):
-    """What one branch's maps say.
+    """One branch's maps, their losses, and the gradient of the losses in the latent.
 
-    `g`: (B, C, h, w) gradient of the summed loss in x. `losses`: (B, G). `maps`: (B, G, H, W), each object's.
+    `g`: (B, C, h, w), the gradient of the summed losses in x. `losses`: (B, G). `maps`: (B, G, H, W), one an object.
     """
 
     g: Tensor

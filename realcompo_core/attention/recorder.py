@@ -32,7 +32,7 @@ class Recorder:
         self._counts: dict[str, int] = {}
 
     def kept(self, layers: Sequence[Layer]) -> list[Layer]:
-        """Those of a source's layers that the recording wants."""
+        """The layers, among a source's `layers`, that are recorded."""
         return [layer for layer in layers if self.keep.layers != "decoder" or layer.part != "encoder"]
 
     def label(self, layer: Layer) -> str:
@@ -91,9 +91,10 @@ class Recorder:
         self._sums[conditioning, label] = total + shares, count + 1
 
     def end_pass(self, step: int, level: float) -> None:
-        """What was read since the last call becomes the maps of `step`; maps that it had are replaced.
+        """The maps read since the last call become those of `step`, and replace any that it had.
 
-        A conditioning of which a layer is missing is left out: guidance by a pass that skips layers is no step's own.
+        A conditioning of which a layer is missing is left out: such passes skip layers on purpose, for guidance, and
+        are not the step's own.
         """
         sizes = {layer.name: layer.size for layer in self.branch.layers}
         for conditioning in {key[0] for key in self._sums}:
@@ -107,7 +108,7 @@ class Recorder:
         self._sums = {}
 
     def drop_pass(self) -> None:
-        """What was read since `end_pass` is forgotten."""
+        """Forget the maps read since the last `end_pass`."""
         self._sums = {}
 
     def _has_rest(self, prompt: PromptWords | None) -> bool:

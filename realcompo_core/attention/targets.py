@@ -1,4 +1,4 @@
-"""What should attend where: token columns, the objects they stand for, and each object's region."""
+"""Targets of a loss on maps: token columns, the objects that they stand for, and each object's region."""
 
 from __future__ import annotations
 

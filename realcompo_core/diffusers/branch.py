@@ -23,7 +23,7 @@ from .unet_attention import UNetAttention
 
 @dataclass(frozen=True)
 class Objective:
-    """What is asked of a branch's maps: which layers are read, and the loss on them."""
+    """Which layers of a branch are read, for which targets, and the loss on their maps."""
 
     layers: Sequence[Layer]
     targets: Targets

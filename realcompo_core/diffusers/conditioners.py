@@ -1,4 +1,4 @@
-"""Conditioners: what makes a branch spatial-aware. Each adds a layout to the arguments of its UNet.
+"""Conditioners, which make a branch follow a layout: each adds the layout to the arguments of its UNet.
 
 GLIGEN is here. A new one is a class with `fits`, a constructor and a call, and a place in CONDITIONERS.
 """
@@ -21,7 +21,7 @@ class Conditioner(Protocol):
 
     @staticmethod
     def fits(pipeline: DiffusionPipeline) -> bool:
-        """Whether this pipeline is conditioned so."""
+        """Whether this pipeline takes this kind of conditioning."""
 
     def __init__(
         self, pipeline: DiffusionPipeline, layouts: Sequence[Layout], beta: float, sigmas: Sequence[float]
@@ -63,7 +63,7 @@ CONDITIONERS: tuple[type[Conditioner], ...] = (Gligen,)
 def conditioners(
     pipeline: DiffusionPipeline, layouts: Sequence[Layout], beta: float, sigmas: Sequence[float]
 ) -> list[Conditioner]:
-    """Those that fit the pipeline; none for a text-to-image model."""
+    """The conditioners that fit the pipeline; none for a text-to-image model."""
     return [kind(pipeline, layouts, beta, sigmas) for kind in CONDITIONERS if kind.fits(pipeline)]
 
 

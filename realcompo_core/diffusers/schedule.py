@@ -14,7 +14,7 @@ LEAST_ALPHA = 2**-24  # of schedules with zero terminal SNR, whose last sigma wo
 
 
 class NoiseSchedule:
-    """A scheduler's noise levels as sigma in x = signal + sigma · noise, and its parametrisation.
+    """A scheduler's noise levels as sigma in x = signal + sigma · noise, and its parametrisation (docs/method.md, R1).
 
     alphas: cumulative products ᾱ_t, (timesteps,) float64. Raises BranchMismatchError for a scheduler without them.
     """

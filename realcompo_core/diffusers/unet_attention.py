@@ -37,9 +37,9 @@ class UNetAttention(ProjectionSource):
     def choose(self, layers: int | str) -> list[Layer]:
         """Layers for balancing, in the order in which they run.
 
-        layers: a number (all encoder and decoder layers whose maps are that many times smaller than the latent: 4 is
-        the method's choice) or a regular expression that is searched in their names. Raises RealCompoError if it
-        matches none.
+        layers: a number (all encoder and decoder layers whose maps are that many times smaller than the latent, per
+        side; the default is 4, see docs/method.md, R4) or a regular expression that is searched in their names. Raises
+        RealCompoError if it matches none.
         """
         if isinstance(layers, str):
             chosen = [layer for layer in self.layers if re.search(layers, layer.name)]
@@ -54,7 +54,7 @@ class UNetAttention(ProjectionSource):
 
 
 def _walk(unet: nn.Module) -> Sequence[Layer]:
-    """In the order in which they run."""
+    """The UNet's cross-attention layers, in the order in which they run."""
     by_part: dict[str, list[Layer]] = defaultdict(list)
     numbers: dict[str, dict[str, int]] = defaultdict(dict)
     for name, module in unet.named_modules():

@@ -1,7 +1,7 @@
 """The balancer: K branches denoise one latent, and per-pixel coefficients that attention maps drive mix them.
 
-The maths is in `mixing.py`, the rule by which coefficients move in `guide.py`; `Balancer` is the state around them.
-Letters as in `mixing.py`.
+The maths is in `mixing.py`, the rule by which coefficients move in `guide.py`; `Balancer` is the state around them, and
+has the two modes (docs/method.md, R7). Letters as in `mixing.py`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Balancer:
         self._empty = [b for b, covered in enumerate(objects) if not covered.any()]
         self._c: Tensor | None = None
         self._previous: tuple | None = None  # w, D and gain of the last balanced evaluation
-        self._answered: tuple[int, list[Gradient]] = (-1, [])  # a step, and what its maps said so far
+        self._answered: tuple[int, list[Gradient]] = (-1, [])  # a step's index, and the gradients read in it so far
         sources, K = self._sources(), len(self.branches)
         if not sources or not set(sources) <= set(range(K)):
             raise RealCompoError(f"sources is {sources}: choose branches from 0 to {K - 1}, or None for all")
@@ -82,7 +82,7 @@ class Balancer:
         return self.trace.steps[-1].weights
 
     def _one_pass(self, x, step, moment: Moment, updates: bool) -> tuple[Tensor, dict[int, Gradient]]:
-        """x depends on the previous mixing through the previous step, so that ∂L/∂x here tells how to move c."""
+        """D of all branches. c is moved by ∂L/∂x at the present x, which came from the previous mixing."""
         if not updates or self._previous is None:
             return self._denoise_all(x, moment.sigma)
         D, gradients = self._denoise_all(x, moment.sigma, self._sources())
@@ -90,7 +90,7 @@ class Balancer:
         return D, gradients
 
     def _lookahead(self, x, step, moment: Moment, updates: bool) -> tuple[Tensor, dict[int, Gradient]]:
-        """The paper: a tentative step, the maps there, and c is moved before the real step."""
+        """D of all branches. c is moved by ∂L/∂x' at a tentative next latent x', before the real step (the paper)."""
         D, _ = self._denoise_all(x, moment.sigma)
         if not updates or step.sigma_next == 0:
             return D, {}
@@ -117,7 +117,7 @@ class Balancer:
         self._c = self._guide.move(self._c, coefficient_gradient(g, w, D, gain), moment)
 
     def _answers(self, moment: Moment) -> list[Gradient]:
-        """What maps have said at this step so far: samplers may evaluate the model several times in it."""
+        """The gradients read at this step so far: samplers may evaluate the model several times in a step."""
         if moment.index > self._answered[0]:
             self._answered = moment.index, []
         return self._answered[1]
@@ -134,7 +134,7 @@ class Balancer:
         return random_coefficients(self._seeds, (K, *size)).to(x)
 
     def _given_weights(self, x: Tensor, progress: float) -> Tensor | None:
-        """(B, K, h, w) where weights are not the coefficients' business: fixed, before t0, without objects."""
+        """(B, K, h, w) weights without coefficients: fixed, before t0, from t1 on, without objects. None otherwise."""
         K = len(self.branches)
         if len(self._empty) == len(x):
             weights = torch.eye(K)[FIDELITY]

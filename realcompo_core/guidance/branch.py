@@ -17,7 +17,10 @@ def branch_names(count: int) -> list[str]:
 
 
 class Branch(Protocol):
-    """One diffusion model with its conditioning. D is guided: classifier-free guidance is the branch's own."""
+    """One diffusion model with its conditioning.
+
+    D is guided: classifier-free guidance is the branch's own (docs/method.md, R8).
+    """
 
     name: str
 
@@ -28,14 +31,14 @@ class Branch(Protocol):
         """The maps at x and their loss's gradient in x; the network is run no further than it must."""
 
     def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
-        """Both, in the passes that `denoise` needs anyway."""
+        """What `denoise` and `gradient` give at x, in the network passes that `denoise` needs anyway."""
 
 
 class GuidedBranch:
     """A branch with a guide of its own, which moves the latent that its network is shown.
 
     While the guide is due, the branch's maps are read at x and x is moved; D is that of the moved latent. The balancer
-    and the other branches see x as it was.
+    and the other branches see x as it was, and so does the sampler (docs/method.md, R9).
     """
 
     def __init__(self, branch: Branch, guide: Guide, schedule: Schedule):

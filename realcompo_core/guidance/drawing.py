@@ -232,7 +232,7 @@ SAMPLE, SPACE = 30, 18  # pixels: the line in front of a legend's name, and what
 
 
 def _legend_rows(legend: Sequence[Sequence[Key]], width: float) -> list[list[Key]]:
-    """As many whole names of a group in a row as it holds; only a name longer than the row is cut."""
+    """The legend in rows, each of one group and as long as fits. Only a name longer than a row is cut."""
     rows: list[list[Key]] = []
     for group in legend:
         room = 0.0

@@ -1,7 +1,8 @@
-"""Guides: what the answer of attention maps moves.
+"""Guides: the rules by which a loss on attention maps moves a variable of sampling.
 
 A loss on a branch's maps has a gradient. A guide is the rule by which that gradient moves one variable of sampling: the
 balancer's coefficients (`CoefficientGuide`), or the latent of a single branch before its network runs (`GuidedBranch`).
+See docs/method.md, R6 and R9.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ class Guide(Protocol):
     """Moves one variable down the gradient of a loss on attention maps."""
 
     def due(self, moment: Moment, answers: Sequence[Gradient]) -> bool:
-        """Whether maps are to be read (again) at this moment. `answers`: those that were read there so far."""
+        """Whether maps are to be read (again) at this moment. `answers`: the gradients read in this step so far."""
 
     def move(self, variable: Tensor, gradient: Tensor, moment: Moment) -> Tensor:
-        """The variable's next value. gradient: (like the variable) of the loss in it."""
+        """The variable's next value. gradient: of the loss in the variable, in its shape."""
 
 
 class CoefficientGuide:

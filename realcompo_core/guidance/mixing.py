@@ -1,4 +1,4 @@
-"""How branches are mixed, and what the mixing's coefficients have to do with the loss (docs/method.md, R1 to R6).
+"""How branches are mixed, and what the mixing's coefficients have to do with the loss (docs/method.md, R2, R6, R7).
 
 Letters: c coefficients, w weights, D denoised estimates, g gradient of the loss in the next latent x', `gain` the gain
 of D in the sampler's step. Shapes: B batch, K branches, C channels, h×w latent.

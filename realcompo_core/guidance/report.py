@@ -34,7 +34,7 @@ GRADIENTS_CAPTION = "Largest magnitude of a branch's loss gradient in one latent
 
 
 class ShownObject(NamedTuple):
-    """What shares one attention map: a name, a CSS colour, and the indices of its objects in the layout."""
+    """The objects of one attention map: a name, a CSS colour, and their indices in the layout."""
 
     label: str
     color: str
@@ -111,12 +111,12 @@ class TraceReport:
 
     @property
     def step_names(self) -> list[str]:
-        """Of the columns. Steps are counted from 0."""
+        """Names of the columns: the steps, counted from 0."""
         return [f"step {step.index}" for step in self.columns]
 
     @cached_property
     def objects(self) -> list[ShownObject]:
-        """Those whose maps were read."""
+        """The objects whose maps were read."""
         read = self.trace.read_steps
         if not read:
             return []

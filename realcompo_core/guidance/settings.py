@@ -16,7 +16,7 @@ Weights = Tensor | RegionWeights
 
 @dataclass(frozen=True)
 class BalanceSettings:
-    """How coefficients start and move.
+    """How coefficients start and move (docs/method.md, R6 and R7).
 
     mode: `one_pass` reads the maps of the pass that the step needs anyway and credits the previous mixing; `lookahead`
         (the paper) reads them at a tentative next x and corrects this mixing.

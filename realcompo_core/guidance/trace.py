@@ -1,4 +1,4 @@
-"""Trace: what the balancer saw and did, step by step."""
+"""Trace: weights, losses and maps of a balanced run, step by step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class TraceStep:
     """One evaluation. B batch, K branches, G objects, h×w latent, H×W map. All tensors are on the CPU.
 
     `index` is the step's number, from 0; `sigma` the noise level of this evaluation.
-    `weights`: (B, K, h, w), sum to 1 over K. `coefficients`: the same before the softmax; None while weights are fixed.
+    `weights`: (B, K, h, w), sum to 1 over K. `coefficients`: (B, K, h, w), whose softmax the weights are; None while
+    weights are fixed.
     `losses`: (B, K, G), `gradient`: (B, K) largest |∂L/∂x| and `maps`: (B, K, G, H, W); None where no map was read.
     All three are NaN for a branch whose maps were not read.
     """
@@ -57,10 +58,10 @@ class Trace:
         return [last[index] for index in sorted(last)]
 
     def clear(self) -> None:
-        """As before the run."""
+        """Forget a run: everything but the branches' names is emptied."""
         self.phrases, self.steps, self.note, self.objects = [], [], "", []
 
     @property
     def read_steps(self) -> list[TraceStep]:
-        """Those of `by_step` at which maps were read."""
+        """The entries of `by_step` at which maps were read."""
         return [step for step in self.by_step if step.maps is not None]

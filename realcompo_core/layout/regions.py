@@ -2,7 +2,7 @@
 
 A layout object keeps what it was made from: a box, a mask or keypoints. `region_of` says which of them is its region,
 and the region is rasterised when a resolution is asked for. A map's cells are taken to be square in the picture, so
-that a map of height x width cells stands for a picture of that aspect.
+that a map of height x width cells stands for a picture of that aspect. See docs/method.md, R10.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Point = tuple[float, float]
 
 
 class Region(Protocol):
-    """Where an object may be, independent of any resolution."""
+    """Where an object may be, at any resolution."""
 
     def coverage(self, height: int, width: int) -> Tensor:
         """(height, width) float64 in 0..1: the share of each cell that lies in the region."""

@@ -40,7 +40,7 @@ from .lexicon import (
 MAX_PROMPT = 4000  # characters; a caption, not a document
 OPEN_ENDED = {"left_of", "above", "surrounded_by"}  # hold for every group that "and" joins on their right side
 BARE_PLURAL = 2  # the number of "cats" without a number word
-BARE_SURROUNDING = 4  # the same in "surrounded by cats"
+BARE_SURROUNDING = 4  # the number of "cats" in "surrounded by cats"
 HINT = "Say it as in 'a red circle to the left of a blue square', choose another provider, or draw the layout by hand."
 
 

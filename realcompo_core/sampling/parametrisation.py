@@ -20,13 +20,13 @@ class Parametrisation(Protocol):
         """The latent that sampling starts from at noise level sigma, from standard normal noise."""
 
     def scale_input(self, x: Tensor, sigma: float) -> Tensor:
-        """What the network is shown of x; at the last noise level also what the autoencoder decodes."""
+        """The network's input for x; at the last noise level also the latent that the autoencoder decodes."""
 
     def denoised(self, x: Tensor, output: Tensor, sigma: float) -> Tensor:
         """The denoised estimate D from the network's output at x."""
 
     def target(self, latent: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-        """What the network should answer where signal and noise have the shares √alpha and √(1 − alpha)."""
+        """The network's target in training, at the noisy latent √alpha · latent + √(1 − alpha) · noise."""
 
 
 class _VariancePreserving:

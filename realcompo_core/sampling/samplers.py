@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Step(NamedTuple):
-    """The affine rule x' = base + gain * denoised, which lands at noise level `sigma_next`.
+    """The affine rule x' = base + gain * denoised, which lands at noise level `sigma_next` (docs/method.md, R3).
 
     gain: a number, or (B, 1, h, w) where it differs between pixels (inpainting).
     """
@@ -56,7 +56,7 @@ def ddim(
     eta: float = 0.0,
     noise: Callable[[], Tensor] | None = None,
 ) -> Tensor:
-    """DDIM (Song et al. 2021, eq. 12 and 16). With eta = 0 it is Euler's method in this parametrisation.
+    """DDIM (Song et al. 2021, their equations 12 and 16). With eta = 0 it is Euler's method in this parametrisation.
 
     `noise` draws standard normal noise shaped like x; it is needed when eta > 0.
     """

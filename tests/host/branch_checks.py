@@ -75,7 +75,7 @@ def sampled(
 
 
 def reference_gradient(x, sigma, targets, context):
-    """The same gradient by plain autograd: ordinary copies of the weights, attention written out."""
+    """The gradient of the grounding loss by plain autograd: ordinary copies of the weights, attention written out."""
     plain = {name: p.clone() for name, p in UNET.state_dict().items()}
     maps = {}
     x = x.clone().requires_grad_(True)

@@ -128,7 +128,7 @@ def kohya_lora(layers: Mapping[str, torch.Size], texts: Mapping[str, torch.Size]
 
 
 def diffusers_lora(layers: Mapping[str, torch.Size], texts: Mapping[str, torch.Size], seed: int) -> dict:
-    """The same in the format of diffusers, which knows only attention."""
+    """A random LoRA in the format of diffusers, for attention layers only."""
     shapes = {}
     for name, shape in layers.items():
         block, _, layer = name.removesuffix(".0").rpartition(".")
