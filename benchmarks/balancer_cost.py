@@ -28,8 +28,9 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from benchmarks.measuring import peak_bytes, seconds
+from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.targets import object_targets
-from realcompo_core.diffusers.branch import Objective, UNetBranch
+from realcompo_core.diffusers.branch import UNetBranch
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.diffusers.unet_attention import UNetAttention
 from realcompo_core.guidance.balancer import Balancer

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from realcompo_core.attention.columns import attention_columns
-from realcompo_core.attention.losses import grounding_loss, object_maps, share_inside, token_maps
+from realcompo_core.attention.losses import Objective, grounding_loss, object_maps, share_inside, token_maps
 from realcompo_core.attention.reading import GradientReader
 from realcompo_core.attention.source import AttentionEvent, Layer
 from realcompo_core.attention.targets import object_targets
-from realcompo_core.diffusers.branch import Objective, UNetBranch
+from realcompo_core.diffusers.branch import UNetBranch
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.diffusers.unet_attention import UNetAttention
 from realcompo_core.errors import RealCompoError
@@ -257,10 +257,11 @@ def test_network_is_left_as_it_was_found(branch, grad_enabled):
 
 def test_reader_lets_other_errors_through_and_swallows_only_its_own_stop():
     targets = object_targets([[[0]]], [lambda height, width: torch.ones(1, height, width)])
-    with pytest.raises(KeyError), GradientReader(random(1, 1, 2, 2), targets, 1, stop=True):
-        raise KeyError
-    reader = GradientReader(random(1, 1, 2, 2), targets, 1, stop=True)
     layer = Layer("only", "only", "decoder", 0, 0, 1, 1)
+    asked = Objective([layer], targets)
+    with pytest.raises(KeyError), GradientReader(random(1, 1, 2, 2), asked, stop=True):
+        raise KeyError
+    reader = GradientReader(random(1, 1, 2, 2), asked, stop=True)
     with reader:
         q, k = reader.x.flatten(2).mT[:, None], random(1, 1, 3, 1)
         reader.read(AttentionEvent(layer, "positive", q, k, 1.0, slice(0, 3), (2, 2), "lookahead"))

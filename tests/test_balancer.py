@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.reading import Gradient, GradientReader
 from realcompo_core.attention.source import AttentionEvent, Layer
 from realcompo_core.attention.targets import object_targets
@@ -55,7 +56,7 @@ class TinyBranch:
 
     def gradient(self, x, sigma):
         self.calls.append("gradient")
-        with GradientReader(x, self.targets, 1, stop=True) as reader:
+        with GradientReader(x, Objective([LAYER], self.targets), stop=True) as reader:
             q, k = self.queries_keys(reader.x, sigma)
             scale, text = q.shape[-1] ** -0.5, slice(0, TOKENS)
             reader.read(AttentionEvent(LAYER, "positive", q, k, scale, text, SIZE, "lookahead"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import comfy.model_management
 import comfy.model_patcher
@@ -13,9 +13,9 @@ from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_base import BaseModel
 from torch import Tensor, nn
 
+from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.reading import Gradient, GradientReader
-from realcompo_core.attention.source import Layer, NetworkPass, Stage
-from realcompo_core.attention.targets import Targets
+from realcompo_core.attention.source import NetworkPass, Stage
 from realcompo_core.errors import RealCompoError
 
 from .chunks import by_uuid, whole_picture
@@ -36,7 +36,7 @@ class HostBranch:
     """A guider of the host as a branch of the balancer (see `realcompo_core.guidance.branch.Branch`).
 
     predict: the guider's own guided prediction, (x, timestep, model_options, seed) -> D. Whatever other packs have put
-    around it stays around it. layers: those of `source` whose maps are read; targets: None where nothing is read.
+    around it stays around it. objective: what is asked of the maps of `source`; None where nothing is read.
     estimates: while it is watched, the conditional and the unconditional estimate behind the newest D.
     """
 
@@ -47,9 +47,8 @@ class HostBranch:
         predict: Callable,
         model_options: dict,
         seed: int | None,
-        targets: Targets | None,
         source: UNetAttention,
-        layers: Sequence[Layer],
+        objective: Objective | None,
     ):
         self.name = name
         self.model_options = model_options
@@ -57,7 +56,7 @@ class HostBranch:
         self.estimates: tuple[Tensor, Tensor] | None = None
         self._is_watched = False
         self._guider, self._predict, self._seed = guider, predict, seed
-        self._targets, self._source, self._layers = targets, source, list(layers)
+        self._source, self._objective = source, objective
 
     def watch(self, wanted: bool) -> None:
         """From now on (or no longer) keep `estimates`, and run the negative conditioning also at CFG 1."""
@@ -148,7 +147,7 @@ class HostBranch:
         output = x
         comfy.model_management.throw_exception_if_processing_interrupted()
         with torch.inference_mode(False):
-            reader = GradientReader(x.clone(), self._targets, len(self._layers), stage == "lookahead")
+            reader = GradientReader(x.clone(), self._objective, stage == "lookahead")
             args = {
                 "conds": [positive],
                 "input": reader.x,
@@ -175,9 +174,8 @@ class HostBranch:
         """The branch's options, in which the layers emit to the reader."""
         options = comfy.model_patcher.create_model_options_clone(self.model_options)
         running = NetworkPass(tuple(reader.x.shape[-2:]), stage=stage)
-        transformer = self._source.patched(
-            options.get("transformer_options", {}), reader.read, running, by_uuid({wanted: "positive"}), self._layers
-        )
+        names, layers = by_uuid({wanted: "positive"}), self._objective.layers
+        transformer = self._source.patched(options.get("transformer_options", {}), reader.read, running, names, layers)
         patches = {**transformer.get("patches", {})}
         # The host adds a ControlNet's output in place to what autograd has kept: give it a copy.
         patches["input_block_patch_after_skip"] = [*patches.get("input_block_patch_after_skip", []), _copied]

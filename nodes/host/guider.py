@@ -14,6 +14,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.targets import object_targets
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.balancer import Balancer
@@ -103,10 +104,11 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             targets = object_targets([[group.tokens for group in self._groups]], [regions])
         guiders = (self, *self._others)
         predictors = [super().predict_noise, *(guider.outer_predict_noise for guider in self._others)]
-        parts = zip(self.trace.branches, guiders, predictors, model_options, self._sources, self._layers, strict=True)
+        objectives = [targets and Objective(layers, targets) for layers in self._layers]
+        parts = zip(self.trace.branches, guiders, predictors, model_options, self._sources, objectives, strict=True)
         self._branches = [
-            HostBranch(name, guider, predict, options, seed, targets, source, layers)
-            for name, guider, predict, options, source, layers in parts
+            HostBranch(name, guider, predict, options, seed, source, objective)
+            for name, guider, predict, options, source, objective in parts
         ]
         self._own_options = model_options[0]
         count = len(latent.noise)

@@ -7,12 +7,14 @@ own. The grounding loss is RealCompo's (docs/method.md, R5). TokenCompose's are 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .source import Layer
 from .targets import Targets
 
 
@@ -54,3 +56,12 @@ def grounding_loss(maps: Mapping[str, Tensor], targets: Targets) -> Tensor:
     found = object_maps(maps, targets)
     regions = targets.regions(*found.shape[-2:]).to(found)
     return (1 - share_inside(found, regions)) * targets.present.to(found.device)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is asked of a branch's maps: which layers are read, which tokens should be where, and the loss on it."""
+
+    layers: Sequence[Layer]
+    targets: Targets
+    loss: MapLoss = grounding_loss

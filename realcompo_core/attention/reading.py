@@ -10,9 +10,8 @@ from torch import Tensor
 
 from .columns import attention_columns
 from .input_gradients import InputGradientsOnly
-from .losses import MapLoss, grounding_loss, object_maps
+from .losses import Objective, object_maps
 from .source import AttentionEvent
-from .targets import Targets
 
 LOSS_SCALE = 1024  # the gradient is about 1e-6: in fp16 it would underflow on its way
 
@@ -33,16 +32,16 @@ class Gradient(NamedTuple):
 
 
 class GradientReader:
-    """Subscribes to one network pass and differentiates the loss once the last of `layers` maps has been read.
+    """Subscribes to one network pass and differentiates the objective's loss once its last layer has been read.
 
     The graph is freed at that moment: what follows in the network runs without gradient, or not at all (`stop`).
     Use it as a context manager around the pass, which must start from `reader.x`.
     """
 
-    def __init__(self, x: Tensor, targets: Targets, layers: int, stop: bool, loss: MapLoss = grounding_loss):
+    def __init__(self, x: Tensor, objective: Objective, stop: bool):
         self.x = x.detach().requires_grad_(True)
         self.gradient: Gradient | None = None
-        self._targets, self._layers, self._stop, self._loss = targets, layers, stop, loss
+        self._objective, self._stop = objective, stop
         self._maps: dict[str, Tensor] = {}
 
     def __enter__(self) -> GradientReader:
@@ -59,11 +58,12 @@ class GradientReader:
     def read(self, event: AttentionEvent) -> None:
         if self.gradient is not None or event.layer.name in self._maps:  # gradient checkpointing runs a layer again
             return
-        columns = attention_columns(event.q, event.k[:, :, event.text], self._targets.columns, event.scale)
+        asked = self._objective
+        columns = attention_columns(event.q, event.k[:, :, event.text], asked.targets.columns, event.scale)
         self._maps[event.layer.name] = columns.unflatten(-1, event.grid)
-        if len(self._maps) < self._layers:
+        if len(self._maps) < len(asked.layers):
             return
-        losses, maps = self._loss(self._maps, self._targets), object_maps(self._maps, self._targets)
+        losses, maps = asked.loss(self._maps, asked.targets), object_maps(self._maps, asked.targets)
         (g,) = torch.autograd.grad(LOSS_SCALE * losses.sum(), self.x)
         self.gradient = Gradient(g / LOSS_SCALE, losses.detach(), maps.detach())
         self._maps.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,22 +11,12 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from ..attention.checkpointing import checkpointed, swapped_forwards
-from ..attention.losses import MapLoss, grounding_loss
+from ..attention.losses import Objective
 from ..attention.reading import Gradient, GradientReader
-from ..attention.source import Layer, NetworkPass, Stage
-from ..attention.targets import Targets
+from ..attention.source import NetworkPass, Stage
 from .conditioners import Conditioner
 from .schedule import NoiseSchedule
 from .unet_attention import UNetAttention
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Which layers of a branch are read, for which targets, and the loss on their maps."""
-
-    layers: Sequence[Layer]
-    targets: Targets
-    loss: MapLoss = grounding_loss
 
 
 class UNetBranch:
@@ -93,15 +82,14 @@ class UNetBranch:
     @contextmanager
     def _reading(self, x: Tensor, stage: Stage) -> Iterator[GradientReader]:
         """A pass of the positive conditioning whose attention is read. Weights take no part in the gradient."""
-        wanted = self._objective
-        reader = GradientReader(x, wanted.targets, len(wanted.layers), stage == "lookahead", wanted.loss)
+        reader = GradientReader(x, self._objective, stage == "lookahead")
         running = NetworkPass(tuple(x.shape[-2:]), stage=stage)
         trainable = [parameter for parameter in self._unet.parameters() if parameter.requires_grad]
         for parameter in trainable:
             parameter.requires_grad_(False)
         try:
             with (
-                self._source.emitting(reader.read, running, wanted.layers),
+                self._source.emitting(reader.read, running, self._objective.layers),
                 swapped_forwards(_cheap_to_repeat(self._blocks)),
                 reader,
             ):

@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
+from ..attention.losses import Objective
 from ..attention.targets import object_targets
 from ..errors import Cancelled, RealCompoError
 from ..guidance.balancer import Balancer
@@ -26,7 +27,7 @@ from ..layout import Layout
 from ..layout.regions import covered_by_objects, region_maps
 from ..providers import LayoutProvider, get_provider
 from ..sampling.samplers import SAMPLERS
-from .branch import Objective, UNetBranch
+from .branch import UNetBranch
 from .conditioners import conditioners
 from .latents import decode
 from .matching import check_match, is_sdxl_file

@@ -121,7 +121,7 @@ def check_gradient_is_autograds():
         def compared(x, sigma):
             result = gradient(x, sigma)
             with torch.inference_mode(False):
-                g = reference_gradient(x.clone(), sigma, b._targets, POSITIVE[0][0])
+                g = reference_gradient(x.clone(), sigma, b._objective.targets, POSITIVE[0][0])
             found.append((result.g, g))
             return result
 
