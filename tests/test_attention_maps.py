@@ -179,11 +179,11 @@ def test_a_saved_recording_is_the_same_when_loaded(tmp_path):
     loaded = AttentionMaps.load(tmp_path / "maps.npz")
     assert loaded.layout.to_json() == layout.to_json()
     for before, after in zip(maps.branches, loaded.branches, strict=True):
-        assert (before.name, before.words, before.layers, before.levels) == (
+        assert (before.name, before.words, before.layers, before.noise_levels) == (
             after.name,
             after.words,
             after.layers,
-            after.levels,
+            after.noise_levels,
         )
         assert before.maps.keys() == after.maps.keys()
         assert all(torch.equal(value, after.maps[key]) for key, value in before.maps.items())
@@ -248,7 +248,7 @@ def test_recorder_averages_the_layers_of_a_block_and_replaces_a_step():
     wanted = torch.softmax(q[:2] @ k[:2].mT * 8**-0.5, -1).mean((0, 2)).mT.unflatten(-1, SIZE)
     (found,) = recorder.branch.maps.values()
     torch.testing.assert_close(found[:, 0].float(), wanted, atol=1e-3, rtol=1e-3)
-    assert recorder.branch.levels == {0: 8.0}
+    assert recorder.branch.noise_levels == {0: 8.0}
     recorder.begin(LAYERS, SIZE, 12, 2, 4)
     assert not recorder.branch.maps
 

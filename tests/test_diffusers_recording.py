@@ -42,7 +42,7 @@ def test_maps_are_those_of_the_softmax(pipeline):
     for hook in hooks:
         hook.remove()
     branch = maps.branch()
-    assert branch.levels == {0: 900.0} and len(branch.layers) == len(inputs) == 7
+    assert branch.noise_levels == {0: 900.0} and len(branch.layers) == len(inputs) == 7
     for layer in UNetAttention(pipeline.unet).layers:
         module = pipeline.unet.get_submodule(layer.name)
         q, k = (

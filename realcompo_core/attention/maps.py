@@ -85,14 +85,14 @@ class BranchMaps:
     """One model's maps. `words` are by conditioning.
 
     maps: by conditioning, layer and step: (B, heads, T, h, w) fp16 on the CPU, in 0..1; over the tokens they sum to 1.
-    `heads` is 1 where they were averaged. levels: the noise level of each step that was kept, as sigma in a host, as
+    `heads` is 1 where they were averaged. noise_levels: that of each step that was kept, as sigma in a host, as
     timestep in diffusers.
     """
 
     name: str
     words: dict[str, list[WordColumns]] = field(default_factory=dict)
     layers: list[MapLayer] = field(default_factory=list)
-    levels: dict[int, float] = field(default_factory=dict)
+    noise_levels: dict[int, float] = field(default_factory=dict)
     maps: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
 
     @property
@@ -257,7 +257,7 @@ class AttentionMaps:
                     "name": branch.name,
                     "words": {key: [[w.text, list(w.columns)] for w in words] for key, words in branch.words.items()},
                     "layers": [[layer.name, list(layer.size)] for layer in branch.layers],
-                    "levels": {str(step): level for step, level in branch.levels.items()},
+                    "levels": {str(step): level for step, level in branch.noise_levels.items()},
                 }
                 for branch in self.branches
             ],

@@ -140,7 +140,7 @@ def _write_conditioning(
             for word in words
         ],
         "targets": [{"label": target.label, "region": regions.index(key)} for key, target in targets.items()],
-        "steps": [{"index": step, "level": branch.levels[step]} for step in steps],
+        "steps": [{"index": step, "level": branch.noise_levels[step]} for step in steps],
         "heads": heads,
         "layers": [
             {

@@ -46,7 +46,7 @@ class Recorder:
         layers: those kept, which run in every pass. length: of a conditioning whose words are not known. `steps` 0 is a
         number that is not known. Raises RealCompoError if not even one step is within the limit.
         """
-        self.branch.words, self.branch.levels, self.branch.maps = {}, {}, {}
+        self.branch.words, self.branch.noise_levels, self.branch.maps = {}, {}, {}
         found = {self.label(layer): (layer.grid(latent_size), layer.heads) for layer in layers}
         self.branch.layers = [MapLayer(name, size) for name, (size, _) in found.items()]
         names = [self.label(layer) for layer in layers]
@@ -104,7 +104,7 @@ class Recorder:
             for label, (total, count) in found.items():
                 maps = (total / count).unflatten(-1, sizes[label])
                 self.branch.maps[conditioning, label, step] = maps.to(torch.float16).cpu()
-            self.branch.levels[step] = level
+            self.branch.noise_levels[step] = level
         self._sums = {}
 
     def drop_pass(self) -> None:
