@@ -32,7 +32,7 @@ class JoinedPasses:
         self._found: dict[Joinable, list[Tensor]] = {}
 
     def calculate(self, branch: Joinable, args: dict) -> list[Tensor]:
-        """What the host would give for `args` of this branch; computed with the others' when the first one asks."""
+        """The predictions of this branch's conditionings. The first branch that asks has all branches' computed."""
         if not self._found:
             self._conds[branch] = args["conds"]
             outputs = calculate({**args, "conds": [cond for conds in self._conds.values() for cond in conds]})
