@@ -10,15 +10,11 @@ from playwright.sync_api import expect, sync_playwright
 
 from realcompo_core.attention.drawing import DIFFERENCE, PALETTES, colorize
 
-HOSTS = host_server.find_hosts()
 WORKFLOW = host_server.PACK / "workflows" / "attention_maps.json"
 NODE = "RealCompoAttentionMapViewer"
 GONE = "Run the workflow to see its maps."
 
-pytestmark = [
-    pytest.mark.skipif(not HOSTS, reason=host_server.NO_HOST),
-    pytest.mark.skipif(not browser.find_browser(), reason=browser.NO_BROWSER),
-]
+pytestmark = pytest.mark.skipif(not browser.find_browser(), reason=browser.NO_BROWSER)
 
 
 class Panel:
@@ -91,13 +87,6 @@ class Panel:
             row.locator("th").inner_text(): [int(cell.split()[0]) for cell in row.locator("td").all_inner_texts()]
             for row in rows
         }
-
-
-@pytest.fixture(scope="module", params=HOSTS, ids=[host.name for host in HOSTS])
-def host(request, tmp_path_factory):
-    server = host_server.HostServer(request.param, tmp_path_factory.mktemp("host") / "base", folder="realcompo")
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")
