@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROCESSES ?= 2
 PROMPT ?= a red circle to the left of a blue square
 
 .PHONY: demo test test-slow check format clean
@@ -11,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/realcompo demo "$(PROMPT)"
 
 test: check
-	$(BIN)/pytest -q --durations=10
+	$(BIN)/pytest -q -n $(PROCESSES) --durations=10
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -q --durations=10 -m slow

@@ -1,7 +1,9 @@
-"""Fixtures of many modules: published files, and tiny pipelines of every kind that the adapter supports."""
+"""Fixtures of many modules: a ComfyUI, published files, tiny pipelines of every kind that the adapter supports."""
 
+import os
 from types import SimpleNamespace
 
+import host_server
 import pytest
 import torch
 
@@ -9,6 +11,45 @@ from benchmarks.published_data import published_file
 
 pytest_plugins = ["not_run"]
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start; their models are tiny
+
+
+HOSTS = host_server.find_hosts()
+NO_HOST = pytest.param(None, marks=pytest.mark.skip(reason=host_server.NO_HOST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """For `pytest -n`: one process runs all tests of one host, whose server they share, or all others of one file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByHostOrFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            names = [h.name for h in HOSTS if f"{test.rstrip(']')}-".partition("[")[2].startswith(f"{h.name}-")]
+            return max(names, key=len, default=file)  # one host's name may begin with another's
+
+    return ByHostOrFile(config, log)
+
+
+@pytest.fixture(scope="session", params=HOSTS or [NO_HOST], ids=[host.name for host in HOSTS] or ["no host"])
+def host_folder(request):
+    """The folder of each ComfyUI in turn. Without any, what uses it is skipped."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def running_host(host_folder, tmp_path_factory):
+    server = host_server.HostServer(host_folder, tmp_path_factory.mktemp("host") / "base")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def host(running_host):
+    """The one running ComfyUI of the session, which has forgotten what other modules did."""
+    running_host.forget()
+    return running_host
 
 
 @pytest.fixture

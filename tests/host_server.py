@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,10 @@ from pathlib import Path
 PACK = Path(__file__).parents[1]
 START_SECONDS = 180
 PROMPT_SECONDS = 300
+TRIFLE = {
+    "image": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+    "shown": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
+}
 NO_HOST = (
     "no ComfyUI found: install one with `comfy install` (comfy-cli puts it in ~/comfy/ComfyUI), or set COMFYUI_PATH"
 )
@@ -45,13 +50,17 @@ def run_checks(host: Path, script: str, *arguments: Path) -> None:
 
 
 class HostServer:
-    """`url`, `log` (the text so far), `run(workflow)`."""
+    """A ComfyUI with the pack in `custom_nodes/<folder>`: `url`, `log` (the text so far), `run(workflow)`.
 
-    def __init__(self, host: Path, base: Path, pack: Path = PACK, folder: str = "any folder.name"):
+    Hosts serve no templates from folders with a space in the name, and no help from those with a dot.
+    """
+
+    def __init__(self, host: Path, base: Path, pack: Path = PACK, folder: str = "realcompo"):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.url, self.base, self._log = f"http://127.0.0.1:{port}", base, base / "server.log"
+        self.url, self.base, self.folder = f"http://127.0.0.1:{port}", base, folder
+        self._log = base / "server.log"
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
             (base / name).mkdir(parents=True)
         (base / "custom_nodes" / folder).symlink_to(pack)
@@ -73,6 +82,7 @@ class HostServer:
                     self.process.kill()
                     raise RuntimeError(f"{host} did not start:\n{self.log[-3000:]}") from None
                 time.sleep(0.3)
+        self.start_log = self.log
 
     @property
     def log(self) -> str:
@@ -117,6 +127,22 @@ class HostServer:
     def file(self, entry: dict) -> Path:
         """The path of an image or latent in an output."""
         return self.base / entry["type"] / entry["subfolder"] / entry["filename"]
+
+    def forget(self) -> None:
+        """As after its start: no results and models are kept, no history, no files."""
+        self.post("/free", {"unload_models": True, "free_memory": True})
+        self.run(TRIFLE)  # the host frees before or after a prompt, so no prompt after this one finds anything
+        self.post("/history", {"clear": True})
+        for name in ("input", "output", "temp"):
+            for path in (self.base / name).iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in (self.base / "models").rglob("*"):
+            if path.is_file():
+                path.unlink()
+
+    def complaints_about_pack(self) -> list[str]:
+        """The lines of the start that name the pack, but the one that says how long it took to load."""
+        return [line for line in self.start_log.splitlines() if self.folder in line and "seconds" not in line]
 
     def resident_bytes(self) -> int:
         """Memory of the process (Linux)."""

@@ -12,17 +12,12 @@ from playwright.sync_api import expect, sync_playwright
 
 from realcompo_core.palettes import DIVERGING, PALETTES, colorize
 
-HOSTS = host_server.find_hosts()
 WORKFLOW = host_server.PACK / "workflows" / "attention_maps.json"
 NODE = "RealCompoAttentionMapViewer"
-FOLDER = "folder.name"  # hosts serve no scripts from a folder with a space in the name
 GONE = "Run the workflow to see its maps."
 MODULES = re.compile(r"/attention_viewer[^?]*\.js$")
 
-pytestmark = [
-    pytest.mark.skipif(not HOSTS, reason=host_server.NO_HOST),
-    pytest.mark.skipif(not browser.find_browser(), reason=browser.NO_BROWSER),
-]
+pytestmark = pytest.mark.skipif(not browser.find_browser(), reason=browser.NO_BROWSER)
 
 
 class Panel:
@@ -95,13 +90,6 @@ class Panel:
             row.locator("th").inner_text(): [int(cell.split()[0]) for cell in row.locator("td").all_inner_texts()]
             for row in rows
         }
-
-
-@pytest.fixture(scope="module", params=HOSTS, ids=[host.name for host in HOSTS])
-def host(request, tmp_path_factory):
-    server = host_server.HostServer(request.param, tmp_path_factory.mktemp("host") / "base", folder=FOLDER)
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,12 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from short_training import CUT_OPEN_SHORT, SHORTER
 
-HOSTS = host_server.find_hosts()
 WORKFLOWS = host_server.PACK / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-FOLDER = "realcompo"  # hosts serve no templates from folders with a space in the name, and no help with a dot
 SHOWN = ["RealCompoBalanceReport", "SaveImage", "LossGraphNode"]
 SINCE_0_33 = {"CreateBoundingBoxes"}  # nodes of the host that 0.8.0 lacks
 
-pytestmark = [
-    pytest.mark.skipif(not HOSTS, reason=host_server.NO_HOST),
-    pytest.mark.skipif(not browser.find_browser(), reason=browser.NO_BROWSER),
-]
+pytestmark = pytest.mark.skipif(not browser.find_browser(), reason=browser.NO_BROWSER)
 
 
 def api_form(name: str) -> dict:
@@ -38,13 +33,6 @@ FILE_LOADERS = ("CheckpointLoaderSimple", "CLIPLoader", "GLIGENLoader")
 SELF_CONTAINED = [name for name in NAMES if not needs_files(name)]
 
 
-@pytest.fixture(scope="module", params=HOSTS, ids=[host.name for host in HOSTS])
-def host(request, tmp_path_factory):
-    server = host_server.HostServer(request.param, tmp_path_factory.mktemp("host") / "base", folder=FOLDER)
-    yield server
-    server.stop()
-
-
 @pytest.fixture(scope="module")
 def chromium():
     with sync_playwright() as playwright:
@@ -53,6 +41,15 @@ def chromium():
 
 @pytest.fixture
 def editor(chromium, host):
+    """A page of the test's own."""
+    editor = browser.Editor(chromium, host)
+    yield editor
+    editor.page.close()
+
+
+@pytest.fixture(scope="module")
+def shared_editor(chromium, host):
+    """A page in which one workflow is opened after the other."""
     editor = browser.Editor(chromium, host)
     yield editor
     editor.page.close()
@@ -92,20 +89,20 @@ def check_layout(boxes: dict) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_workflow_opens_as_its_api_form(host, editor, name):
+def test_workflow_opens_as_its_api_form(host, shared_editor, name):
     """With no unknown node, in good order, without an error in the console, and with the values of `workflows/api`."""
     shipped = by_title(api_form(name))
     lacking = [kind for kind, _ in shipped.values() if kind in SINCE_0_33 and not host.get(f"/object_info/{kind}")]
-    editor.open(WORKFLOWS / f"{name}.json")
-    assert editor.missing_nodes() == lacking
-    check_layout(editor.boxes())
+    shared_editor.open(WORKFLOWS / f"{name}.json")
+    assert shared_editor.missing_nodes() == lacking
+    check_layout(shared_editor.boxes())
     if not lacking:
-        made = by_title(editor.api_form())
+        made = by_title(shared_editor.api_form())
         assert made.keys() == shipped.keys()
         for title, (kind, inputs) in shipped.items():
             assert made[title][0] == kind
             assert {key: made[title][1].get(key) for key in inputs} == inputs, title
-        assert not editor.errors
+        assert not shared_editor.errors
 
 
 def finished(host, editor, prompt_id: str) -> dict:
@@ -120,7 +117,7 @@ def finished(host, editor, prompt_id: str) -> dict:
 @pytest.mark.parametrize("name", SELF_CONTAINED)
 def test_workflow_runs_and_shows_its_pictures(host, editor, name):
     """From the templates, by the Run button; what the nodes show is what the host wrote, and it is on the screen."""
-    editor.open_template(FOLDER, name)
+    editor.open_template(host.folder, name)
     editor.page.evaluate(CUT_OPEN_SHORT, SHORTER)
     entry = finished(host, editor, editor.run())
     assert entry["status"]["status_str"] == "success", host_server.error_of(entry)

@@ -17,7 +17,6 @@ from PIL import Image
 from short_training import cut_short
 
 PACK = host_server.PACK
-HOSTS = host_server.find_hosts()
 COMMAND_FOLDERS = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 COMFY = os.environ.get("COMFY_CLI") or shutil.which("comfy", path=COMMAND_FOLDERS)
 
@@ -35,10 +34,9 @@ NO_DOWNLOAD = [
 
 if COMFY is None:
     pytest.skip("no comfy-cli found: pip install comfy-cli, or set COMFY_CLI to its command", allow_module_level=True)
-needs_host = pytest.mark.skipif(not HOSTS, reason=host_server.NO_HOST)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def comfy(tmp_path_factory):
     """`comfy(arguments, folder, url)` runs the command and gives its process; it must succeed.
 
@@ -66,7 +64,7 @@ def comfy(tmp_path_factory):
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
     """The files that git keeps, as a repository of their own; as a plain folder on a machine without git."""
     folder = tmp_path_factory.mktemp("clone") / "RealCompo"
@@ -78,18 +76,18 @@ def checkout(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def archive(comfy, checkout):
     comfy(["node", "pack"], checkout)
     return zipfile.ZipFile(checkout / "node.zip")
 
 
-@pytest.fixture(scope="module", params=HOSTS, ids=[host.name for host in HOSTS])
-def host(request, archive, tmp_path_factory):
-    """A host that has the pack from the archive."""
+@pytest.fixture(scope="module")
+def host(host_folder, archive, tmp_path_factory):
+    """A host that has the pack from the archive, in a folder whose name is that of no module."""
     folder = tmp_path_factory.mktemp("host")
     archive.extractall(folder / "pack")
-    server = host_server.HostServer(request.param, folder / "base", folder / "pack")
+    server = host_server.HostServer(host_folder, folder / "base", folder / "pack", folder="any folder.name")
     yield server
     server.stop()
 
@@ -140,15 +138,14 @@ def test_folder_without_git_packs_the_same(comfy, archive, checkout, tmp_path):
     assert set(zipfile.ZipFile(tmp_path / "RealCompo" / "node.zip").namelist()) == set(archive.namelist())
 
 
-@needs_host
 def test_archive_loads_in_the_host(host):
-    assert "IMPORT FAILED" not in host.log
+    assert "IMPORT FAILED" not in host.start_log and "any folder.name" in host.start_log
+    assert not host.complaints_about_pack()
     nodes = {name for name in host.get("/object_info") if name.startswith("RealCompo")}
     assert nodes == set(json.loads((PACK / "tests" / "node_interfaces.json").read_text(encoding="utf-8")))
     assert sorted(API_FORMS) in [sorted(names) for names in host.get("/workflow_templates").values()]
 
 
-@needs_host
 @pytest.mark.parametrize("workflow", NO_DOWNLOAD)
 def test_readmes_headless_command_draws(host, comfy, workflow, tmp_path):
     """README's own line, and with each other workflow that needs no model from elsewhere, cut short if it trains."""
@@ -173,7 +170,6 @@ def test_readmes_headless_command_draws(host, comfy, workflow, tmp_path):
     assert (red - blue)[:, left].max() > 100 and (blue - red)[:, right].max() > 60
 
 
-@needs_host
 @pytest.mark.parametrize("name", sorted(API_FORMS))
 def test_what_comfy_run_makes_of_the_editor_form_is_the_api_form(host, comfy, name):
     """Nodes, wires and every value."""

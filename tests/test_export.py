@@ -109,7 +109,7 @@ def real(request):
     return without_memory(request.param)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(tiny_pipelines):
     """Random pipelines of a few layers: `sd`, `sdxl`, and `sd2`, whose text is as wide as SD2.x's."""
     torch.manual_seed(0)
@@ -345,7 +345,7 @@ def test_adapters_and_other_models_are_refused(small, tiny_pipelines, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hosts_folder(small, tmp_path_factory):
     """A checkpoint that ComfyUI takes for SD1.5, with outputs; texts of SD2.x and SDXL; names of all real models."""
     torch.manual_seed(1)
@@ -390,7 +390,5 @@ def outputs(pipe, ids):
     }
 
 
-@pytest.mark.skipif(not HOSTS, reason=host_server.NO_HOST)
-@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
-def test_host_loads_what_diffusers_computes(host, hosts_folder):
-    host_server.run_checks(host, "export_checks.py", hosts_folder)
+def test_host_loads_what_diffusers_computes(host_folder, hosts_folder):
+    host_server.run_checks(host_folder, "export_checks.py", hosts_folder)

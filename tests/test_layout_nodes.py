@@ -1,12 +1,7 @@
 """The layout nodes in a real ComfyUI: in a process of their own, as the host has a top-level `nodes` itself."""
 
 import host_server
-import pytest
-
-HOSTS = host_server.find_hosts()
 
 
-@pytest.mark.skipif(not HOSTS, reason=host_server.NO_HOST)
-@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
-def test_layout_nodes_in_the_host(host):
-    host_server.run_checks(host, "layout_nodes_checks.py")
+def test_layout_nodes_in_the_host(host_folder):
+    host_server.run_checks(host_folder, "layout_nodes_checks.py")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = """
 import pytest
 
@@ -25,14 +27,16 @@ def test_that_runs(): ...
 def end_of_run(folder, *arguments):
     (folder / "test_animals.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "not_run", "-p", "no:cacheprovider", "-q", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_ADDOPTS": ""}
+    found = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": found, "PYTEST_ADDOPTS": ""}
     done = subprocess.run([*command, folder], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
 
-def test_what_was_not_run_is_said_with_its_number_and_the_way_to_run_it(tmp_path):
-    lines = end_of_run(tmp_path, "-m", "not slow").splitlines()
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_what_was_not_run_is_said_with_its_number_and_the_way_to_run_it(tmp_path, processes):
+    lines = end_of_run(tmp_path, "-m", "not slow", "-n", processes).splitlines()
     (start,) = (i for i, line in enumerate(lines) if line.strip("= ") == "not run")
     assert lines[start + 1 : start + 4] == [
         "2 skipped: no cat found: get one from a shelter",

@@ -72,7 +72,7 @@ def test_region_is_never_empty_and_covers_no_cell_outside_its_box(box, height, w
     x0, y0, x1, y1 = box
     found = region_map(LayoutObject("a", box), height, width)
     assert found.max() == 1 and found.min() >= 0
-    rows, columns = found.nonzero().T
+    rows, columns = found.nonzero().T.double()
     assert (rows / height < y1 + 1e-9).all() and ((rows + 1) / height > y0 - 1e-9).all()
     assert (columns / width < x1 + 1e-9).all() and ((columns + 1) / width > x0 - 1e-9).all()
 

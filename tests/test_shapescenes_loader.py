@@ -1,7 +1,6 @@
 """ShapeScenes Loader in a real ComfyUI computes what the same weights compute in diffusers."""
 
 import host_server
-import pytest
 import torch
 
 from realcompo_core.diffusers.conditioners import gligen_tokens
@@ -12,7 +11,6 @@ from shapescenes.files import load
 from shapescenes.tiny_vae import TinyVAE
 from shapescenes.tokenizer import tokenizer
 
-HOSTS = host_server.find_hosts()
 TEXTS = ["a red circle to the left of a blue square", ""]
 LAYOUT = Layout(
     (LayoutObject("a red circle", (0.07, 0.3, 0.44, 0.68)), LayoutObject("a blue square", (0.55, 0.32, 0.93, 0.7)))
@@ -48,12 +46,10 @@ def reference() -> dict:
     }
 
 
-@pytest.mark.skipif(not HOSTS, reason=host_server.NO_HOST)
-@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
-def test_loader_in_the_host_equals_diffusers(tmp_path, host):
+def test_loader_in_the_host_equals_diffusers(tmp_path, host_folder):
     file = tmp_path / "reference.pt"
     torch.save(reference(), file)
-    host_server.run_checks(host, "shapescenes_loader_checks.py", file)
+    host_server.run_checks(host_folder, "shapescenes_loader_checks.py", file)
 
 
 @torch.no_grad()

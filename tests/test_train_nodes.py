@@ -18,10 +18,7 @@ from tokencompose_core.diffusers_model import DiffusersModel
 from tokencompose_core.nouns import noun_tokens
 from tokencompose_core.training import TrainSettings, supervised_layers, train
 
-HOSTS = host_server.find_hosts()
 WORKFLOW = host_server.PACK / "workflows" / "api" / "tokencompose_train.json"
-
-pytestmark = pytest.mark.skipif(not HOSTS, reason=host_server.NO_HOST)
 
 
 def examples() -> list[dict]:
@@ -60,18 +57,10 @@ def reference() -> dict:
     }
 
 
-@pytest.mark.parametrize("folder", HOSTS, ids=lambda host: host.name)
-def test_training_in_the_host(tmp_path, folder):
+def test_training_in_the_host(tmp_path, host_folder):
     file = tmp_path / "reference.pt"
     torch.save(reference(), file)
-    host_server.run_checks(folder, "train_checks.py", file)
-
-
-@pytest.fixture(scope="module", params=HOSTS, ids=[host.name for host in HOSTS])
-def host(request, tmp_path_factory):
-    server = host_server.HostServer(request.param, tmp_path_factory.mktemp("host") / "base")
-    yield server
-    server.stop()
+    host_server.run_checks(host_folder, "train_checks.py", file)
 
 
 @pytest.fixture
