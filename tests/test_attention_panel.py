@@ -23,7 +23,7 @@ PICTURES = [{"filename": "a.png", "subfolder": "", "type": "temp"}, None]
 
 
 def branch(name, prompt, seed, heads=3):
-    made = BranchMaps(name, layers=list(LAYERS), levels={0: 14.6, 3: 2.5})
+    made = BranchMaps(name, layers=list(LAYERS), noise_levels={0: 14.6, 3: 2.5})
     texts = prompt.split()
     made.words = {
         "positive": [WordColumns("<start>", (0,)), *(WordColumns(text, (i + 1,)) for i, text in enumerate(texts))],

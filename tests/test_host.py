@@ -264,7 +264,7 @@ def test_guider_with_three_branches(host, quickstart):
 
     del report["image"]  # nothing makes the report wait for the sampler
     entry = host.wait(host.queue({key: node for key, node in quickstart.items() if key not in ("metrics", "decode")}))
-    assert "connect" in host_server.error_of(entry) and "image" in host_server.error_of(entry)
+    assert "Connect the sampled picture to the input image" in host_server.error_of(entry)
 
 
 def test_nothing_sampled_is_reported_as_that(host, quickstart):
@@ -304,6 +304,9 @@ def test_weights_fixed_by_region(host, quickstart):
         found.append(latent_of(host, quickstart, [key, 0]))
     same, everywhere, by_region, nowhere = found
     assert torch.equal(same, everywhere)
+    settings(quickstart).update(spatial_weight=1.0)
+    del settings(quickstart)["spatial_weight_outside"]  # as in a workflow of before
+    assert torch.equal(latent_of(host, quickstart, [key, 0]), same)
     assert (by_region - everywhere).abs().max() > 0.1 and (by_region - nowhere).abs().max() > 0.1
 
 
