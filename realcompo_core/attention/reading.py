@@ -63,9 +63,11 @@ class GradientReader:
         self._maps[event.layer.name] = columns.unflatten(-1, event.grid)
         if len(self._maps) < len(asked.layers):
             return
-        losses, maps = asked.loss(self._maps, asked.targets), object_maps(self._maps, asked.targets)
+        losses = asked.loss(self._maps, asked.targets)
         (g,) = torch.autograd.grad(LOSS_SCALE * losses.sum(), self.x)
-        self.gradient = Gradient(g / LOSS_SCALE, losses.detach(), maps.detach())
+        with torch.no_grad():
+            maps = object_maps(self._maps, asked.targets)
+        self.gradient = Gradient(g / LOSS_SCALE, losses.detach(), maps)
         self._maps.clear()
         if self._stop:
             raise StopForward

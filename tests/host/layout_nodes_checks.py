@@ -116,7 +116,7 @@ def encoded(**values):
 
 def check_schemas():
     for node in NODES.values():
-        if not node.__module__.endswith((".layout_nodes", ".apply_layout")):
+        if not node.__module__.endswith((".layout_nodes", ".conditioning_nodes")):
             continue
         schema = node.GET_SCHEMA()
         assert schema.category == "RealCompo" and schema.display_name and schema.description
