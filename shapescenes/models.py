@@ -7,7 +7,14 @@ that both take the very path that SD1.5 takes.
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderTiny,
+    ControlNetModel,
+    DDIMScheduler,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -93,6 +100,11 @@ def unet(gated: bool = False) -> UNet2DConditionModel:
             if hasattr(module, "fuser"):
                 module.fuser = RasterGatedAttention(module.norm1.normalized_shape[0])
     return model
+
+
+def segmentation_controlnet() -> ControlNetModel:
+    """A ControlNet of the text-to-image UNet, for pictures in the colours of `shapescenes.palette`."""
+    return ControlNetModel.from_unet(unet(), load_weights_from_unet=False)
 
 
 class Judge(nn.Module):

@@ -1,6 +1,6 @@
 """Train the whole family: `python -m shapescenes.train` (all stages), or one stage by name.
 
-Stages, in order: vae, judge, text_to_image, layout_branch. Every stage is seeded, saves its state each minute and, run
+Stages, in order: vae, judge, text_to_image, layout_branch, segmentation_controlnet. Every stage is seeded, saves its state each minute and, run
 again after an interruption, goes on where it was. Finished weights land in `shapescenes/weights`.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import ControlNetModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -27,11 +28,24 @@ from shapescenes.world import SIZE
 
 # settings --------------------------------------------------------------------------------------------------------
 RENDERED, FLAT = 20_000, 8_000  # pictures in the training sets
-STEPS = {"vae": (4400,), "judge": (900,), "text_to_image": (1900, 2500), "layout_branch": (700,)}  # one entry a cycle
-BATCH = {"vae": 12, "judge": 32, "text_to_image": 48, "layout_branch": 48}
-RATE = {"vae": 2e-3, "judge": 2e-3, "text_to_image": 1.2e-3, "layout_branch": 1.2e-3}  # peak learning rates, AdamW
+STEPS = {  # one entry a cycle
+    "vae": (4400,),
+    "judge": (900,),
+    "text_to_image": (1900, 2500),
+    "layout_branch": (700,),
+    "segmentation_controlnet": (800,),
+}
+BATCH = {"vae": 12, "judge": 32, "text_to_image": 48, "layout_branch": 48, "segmentation_controlnet": 32}
+RATE = {  # peak learning rates, AdamW
+    "vae": 2e-3,
+    "judge": 2e-3,
+    "text_to_image": 1.2e-3,
+    "layout_branch": 1.2e-3,
+    "segmentation_controlnet": 1.2e-3,
+}
 CROP = 64  # pixels, VAE training
 CAPTION_DROPOUT = 0.1
+HINTED_CAPTION_DROPOUT = 0.3  # so that the ControlNet does not leave it to the caption to say what is where
 EMA = 0.998
 SNR_CAP = 5.0  # min-SNR-gamma weighting, Hang et al. 2023
 SAVE_EVERY = 60  # seconds
@@ -177,14 +191,14 @@ def tokenize(texts: list[str]) -> Tensor:
     return tokenizer()(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
-def diffusion_loss(unet: nn.Module, latent: Tensor, text: Tensor, **condition) -> Tensor:
-    """Noise prediction with min-SNR weights. latent: (B, 8, 16, 16); text: (B, 32, 128)."""
+def diffusion_loss(predict: Callable[[Tensor, Tensor], Tensor], latent: Tensor) -> Tensor:
+    """Noise prediction with min-SNR weights. latent: (B, 8, 16, 16); predict: noisy latents and timesteps to noise."""
     noise = torch.randn_like(latent)
     t = torch.randint(0, len(ALPHAS), (len(latent),))
     a = ALPHAS[t].view(-1, 1, 1, 1)
     noisy = a.sqrt() * latent + (1 - a).sqrt() * noise
     with torch.autocast("cpu", torch.bfloat16):
-        output = unet(noisy, t, text, cross_attention_kwargs=condition or None).sample.float()
+        output = predict(noisy, t).float()
     snr = ALPHAS[t] / (1 - ALPHAS[t])
     return (snr.clamp(max=SNR_CAP) / snr * (output - noise).square().mean((1, 2, 3))).mean()
 
@@ -201,7 +215,7 @@ def train_text_to_image(folder: Path) -> None:
         shown = torch.where(torch.rand(len(chosen)) < CAPTION_DROPOUT, RENDERED, chosen)
         with torch.autocast("cpu", torch.bfloat16):
             text = model["text_encoder"](text_ids[shown]).last_hidden_state
-        return diffusion_loss(model["unet"], latent[chosen], text)
+        return diffusion_loss(lambda noisy, t: model["unet"](noisy, t, text).sample, latent[chosen])
 
     train_loop("text_to_image", model, loss, folder)
     files.save("text_encoder", model["text_encoder"].state_dict())
@@ -229,11 +243,46 @@ def train_layout_branch(folder: Path) -> None:
         shown = torch.where(torch.rand(len(chosen)) < CAPTION_DROPOUT, FLAT, chosen)
         gligen = {key: value[chosen] for key, value in grounding.items()}
         gligen["masks"] = gligen["masks"] * (shown < FLAT)[:, None]
+
+        def predict(noisy: Tensor, t: Tensor) -> Tensor:
+            return unet(noisy, t, text[shown], cross_attention_kwargs={"gligen": gligen}).sample
+
         with sdpa_kernel(SDPBackend.MATH):  # the gated layers know no attention processor
-            return diffusion_loss(unet, latent[chosen], text[shown], gligen=gligen)
+            return diffusion_loss(predict, latent[chosen])
 
     train_loop("layout_branch", unet, loss, folder)
     files.save("layout_branch", {k: v for k, v in unet.state_dict().items() if ".fuser." in k or "position_net" in k})
+
+
+def train_segmentation_controlnet(folder: Path) -> None:
+    """A ControlNet of the frozen UNet, on flat scenes: it learns classes and outlines, and a flat look."""
+    latent, text_ids = latents("flat", FLAT, folder), captions("flat", FLAT)
+    pick = batches("segmentation_controlnet", FLAT)
+    text_encoder = models.text_encoder().eval().requires_grad_(False)
+    text_encoder.load_state_dict(files.load("text_encoder"))
+    unet = models.unet().requires_grad_(False)
+    unet.load_state_dict(files.load("unet"))
+    controlnet = ControlNetModel.from_unet(unet)
+    for model in (unet, controlnet):
+        model.set_attn_processor(AttnProcessor())
+    with torch.no_grad():
+        text = torch.cat([text_encoder(ids).last_hidden_state for ids in text_ids.split(500)])
+    hints = data.segmentations(FLAT, folder)
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.from_numpy(pick(step))
+        shown = torch.where(torch.rand(len(chosen)) < HINTED_CAPTION_DROPOUT, FLAT, chosen)
+        hint = torch.from_numpy(hints[chosen.numpy()]).permute(0, 3, 1, 2).float() / 255
+
+        def predict(noisy: Tensor, t: Tensor) -> Tensor:
+            down, middle = controlnet(noisy, t, text[shown], hint, return_dict=False)
+            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            return unet(noisy, t, text[shown], **residuals).sample
+
+        return diffusion_loss(predict, latent[chosen])
+
+    train_loop("segmentation_controlnet", controlnet, loss, folder)
+    files.save("segmentation_controlnet", controlnet.state_dict())
 
 
 ALPHAS = models.scheduler().alphas_cumprod
@@ -242,6 +291,7 @@ STAGES: dict[str, Callable[[Path], None]] = {
     "judge": train_judge,
     "text_to_image": train_text_to_image,
     "layout_branch": train_layout_branch,
+    "segmentation_controlnet": train_segmentation_controlnet,
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -100,6 +100,13 @@ class Scene:
             box = (xs.min() / SIZE, ys.min() / SIZE, (xs.max() + 1) / SIZE, (ys.max() + 1) / SIZE)
             objects.append(LayoutObject(item.kind.phrase, tuple(float(v) for v in box)))
         return Layout(tuple(objects), prompt=self.prompt.caption)
+
+    @property
+    def layout_with_masks(self) -> Layout:
+        """The true layout with each object's pixels as its mask."""
+        layout, masks = self.layout, self.masks()
+        objects = (replace(item, mask=mask) for item, mask in zip(layout.objects, masks, strict=True))
+        return replace(layout, objects=tuple(objects))
 
     def masks(self) -> np.ndarray:
         """(N, 128, 128) bool: the pixels of each object."""
