@@ -34,12 +34,10 @@ from rich.progress import track
 from benchmarks.shapescenes import Row, real_features, run_row
 from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.guidance.settings import BalanceSettings
-from realcompo_core.text.tokens import phrase_tokens, token_groups
-from shapescenes.drawing import draw
 from shapescenes.judge import load_judge
 from shapescenes.models import pipelines
-from shapescenes.world import Scene, held_out_scenes, training_scene
-from tokencompose_core.diffusers_model import DiffusersModel
+from shapescenes.tokencompose import RememberedLatents, example
+from shapescenes.world import held_out_scenes, training_scene
 from tokencompose_core.order import EpochOrder
 from tokencompose_core.training import StepReport, TrainSettings, train
 from tokencompose_core.validation import evaluate
@@ -55,35 +53,6 @@ WEIGHTS = {  # which of the two grounding weights a row has
 TRAINING_SEED, TRAINING_COUNTS = 3, (0.1, 0.3, 0.3, 0.3)  # scenes that the bundled model has not seen; 1 to 4 objects
 DRAWING_SEED = 5 * 10**6
 TEXT_TO_IMAGE = Row("text_to_image", BalanceSettings(fixed=torch.tensor([1.0, 0.0])))
-
-
-class RememberedLatents(DiffusersModel):
-    """Encodes a picture once."""
-
-    def __init__(self, pipeline: DiffusionPipeline):
-        super().__init__(pipeline, checkpointing=False)
-        self._latents: dict[str, torch.Tensor] = {}
-
-    def encode(self, images, keys):
-        for b, key in enumerate(keys):
-            if key not in self._latents:
-                self._latents[key] = super().encode(images[b : b + 1], [key])[0]
-        mean = torch.cat([self._latents[key] for key in keys])
-        return mean, torch.zeros_like(mean)
-
-
-def example(scene: Scene, tokenizer, seed: int, adjectives: bool) -> dict:
-    """A rendered scene; objects that share words ("two red circles") are one noun."""
-    picture = torch.from_numpy(draw(scene, "rendered", seed)).permute(2, 0, 1).float() / 127.5 - 1
-    caption, layout = scene.prompt.caption, scene.layout
-    phrases = [item.phrase for item in layout.objects]
-    chunk = tokenizer.model_max_length
-    found = phrase_tokens(tokenizer, caption, phrases, include_adjectives=adjectives, weights=False, chunk=chunk)
-    groups = token_groups(found)
-    objects = scene.masks()
-    masks = torch.from_numpy(np.stack([objects[group.objects].any(0) for group in groups]))
-    tokens = [group.tokens for group in groups]
-    return {"image": picture, "caption": caption, "tokens": tokens, "masks": masks, "key": f"{seed} {caption}"}
 
 
 def learn(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from realcompo_core.files import replacing
 from realcompo_core.layout.segmentation import draw_segmentation
@@ -32,7 +34,8 @@ def pictures(style: str, count: int, folder: Path, workers: int = 2) -> np.ndarr
 def _drawn(draw_one: Callable[[int], np.ndarray], count: int, path: Path, workers: int) -> np.ndarray:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor(workers) as pool:
+        # A forked process would wait for ever for the threads that torch already has here.
+        with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
             drawn = np.stack(list(pool.map(draw_one, range(count), chunksize=64)))
         with replacing(path) as part, part.open("wb") as file:
             np.save(file, drawn)

@@ -137,25 +137,47 @@ class Judge(nn.Module):
 
 def pipelines() -> tuple[StableDiffusionPipeline, StableDiffusionPipeline]:
     """The shipped text-to-image and layout branch; they share autoencoder and text encoder."""
+    shared = _shared()
+    gated = unet(gated=True)
+    gated.load_state_dict(load("unet"), strict=False)
+    gated.load_state_dict(load("layout_branch"), strict=False)
+    unets = _text_to_image(), gated
+    fidelity, spatial = (_pipeline(StableDiffusionPipeline, shared, module) for module in unets)
+    return fidelity, spatial
+
+
+def segmentation_pipeline(text_to_image: StableDiffusionPipeline) -> StableDiffusionControlNetPipeline:
+    """The text-to-image pipeline with the shipped segmentation ControlNet; all other models are shared."""
+    controlnet = segmentation_controlnet()
+    controlnet.load_state_dict(load("segmentation_controlnet"))
+    shared = {"vae": text_to_image.vae, "text_encoder": text_to_image.text_encoder}
+    controlnet.eval().requires_grad_(False)
+    return _pipeline(StableDiffusionControlNetPipeline, shared, text_to_image.unet, controlnet=controlnet)
+
+
+def _shared() -> dict[str, nn.Module]:
     shared = {"vae": vae(), "text_encoder": text_encoder()}
     for name, module in shared.items():
         module.load_state_dict(load(name))
-    unets = unet(), unet(gated=True)
-    for module in unets:
-        module.load_state_dict(load("unet"), strict=False)
-    unets[1].load_state_dict(load("layout_branch"), strict=False)
-    for module in (*shared.values(), *unets):
+    return shared
+
+
+def _text_to_image() -> UNet2DConditionModel:
+    model = unet()
+    model.load_state_dict(load("unet"))
+    return model
+
+
+def _pipeline(kind: type, shared: dict[str, nn.Module], model: UNet2DConditionModel, **more: nn.Module):
+    for module in (*shared.values(), model):
         module.eval().requires_grad_(False)
-    fidelity, spatial = (
-        StableDiffusionPipeline(
-            **shared,
-            tokenizer=tokenizer(),
-            unet=module,
-            scheduler=scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        for module in unets
+    return kind(
+        **shared,
+        **more,
+        tokenizer=tokenizer(),
+        unet=model,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
-    return fidelity, spatial

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import product
-
-from realcompo_core.layout.segmentation import BACKGROUND
 from realcompo_core.palettes import RGB
 from shapescenes.world import COLOURS, SHAPES
 
-LEVELS = (0, 85, 170, 255)
+DARKEST = 0.35  # of the shapes' shares of the full colour, which are at even distances
 
 
-def _palette() -> dict[str, RGB]:
-    # Points of a coarse grid, so that no two are close; black is the background.
-    grid = [colour for colour in product(LEVELS, repeat=3) if colour != BACKGROUND]
-    kinds = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-    return {kind: grid[i * len(grid) // len(kinds)] for i, kind in enumerate(kinds)}
+def _shade(colour: str, shape: str) -> RGB:
+    share = DARKEST + (1 - DARKEST) * SHAPES.index(shape) / (len(SHAPES) - 1)
+    red, green, blue = (round(share * value) for value in COLOURS[colour])
+    return red, green, blue
 
 
-PALETTE = _palette()
-"""From "red circle" to its colour."""
+PALETTE = {f"{colour} {shape}": _shade(colour, shape) for colour in COLOURS for shape in SHAPES}
+"""From "red circle" to its colour: red, as dark as all circles."""

@@ -1,7 +1,8 @@
 """Train the whole family: `python -m shapescenes.train` (all stages), or one stage by name.
 
-Stages, in order: vae, judge, text_to_image, layout_branch, segmentation_controlnet. Every stage is seeded, saves its state each minute and, run
-again after an interruption, goes on where it was. Finished weights land in `shapescenes/weights`.
+Stages, in order: vae, judge, text_to_image, layout_branch, segmentation_controlnet, tokencompose_lora. Every stage is
+seeded, saves its state each minute and, run again after an interruption, goes on where it was. Finished weights land in
+`shapescenes/weights`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,13 @@ from realcompo_core.diffusers.conditioners import gligen_tokens
 from realcompo_core.files import replacing
 from shapescenes import data, files, judge, models
 from shapescenes.sizes import LATENT_SCALE
+from shapescenes.tokencompose import RememberedLatents, example
 from shapescenes.tokenizer import tokenizer
-from shapescenes.world import SIZE
+from shapescenes.world import SIZE, training_scene
+from tokencompose_core.checkpoints import Checkpoints
+from tokencompose_core.lora import add_lora, lora_state
+from tokencompose_core.order import EpochOrder
+from tokencompose_core.training import StepReport, TrainSettings, train
 
 # settings --------------------------------------------------------------------------------------------------------
 RENDERED, FLAT = 20_000, 8_000  # pictures in the training sets
@@ -33,7 +39,7 @@ STEPS = {  # one entry a cycle
     "judge": (900,),
     "text_to_image": (1900, 2500),
     "layout_branch": (700,),
-    "segmentation_controlnet": (800,),
+    "segmentation_controlnet": (1500,),
 }
 BATCH = {"vae": 12, "judge": 32, "text_to_image": 48, "layout_branch": 48, "segmentation_controlnet": 32}
 RATE = {  # peak learning rates, AdamW
@@ -49,6 +55,17 @@ HINTED_CAPTION_DROPOUT = 0.3  # so that the ControlNet does not leave it to the 
 EMA = 0.998
 SNR_CAP = 5.0  # min-SNR-gamma weighting, Hang et al. 2023
 SAVE_EVERY = 60  # seconds
+LORA_RANK, LORA_SCENES, LORA_SEED, LORA_DRAWINGS = 16, 3000, 3, 5 * 10**6
+LORA = TrainSettings(
+    steps=400,
+    batch_size=16,
+    accumulation=1,
+    learning_rate=5e-4,
+    schedule="cosine",
+    warmup=20,
+    caption_dropout=0.1,
+    checkpoint_every=50,
+)
 
 
 def train_loop(stage: str, model: nn.Module, loss: Callable[[int], Tensor], folder: Path) -> nn.Module:
@@ -285,6 +302,28 @@ def train_segmentation_controlnet(folder: Path) -> None:
     files.save("segmentation_controlnet", controlnet.state_dict())
 
 
+def train_tokencompose_lora(folder: Path) -> None:
+    """The text-to-image UNet fine-tuned with TokenCompose's losses, on rendered scenes that it has not seen."""
+    pipeline = models.pipelines()[0]
+    pipeline.unet.set_attn_processor(AttnProcessor())
+    add_lora(pipeline.unet, LORA_RANK)
+    scenes = [training_scene(LORA_SEED, i, data.COUNTS["flat"]) for i in range(LORA_SCENES)]
+    examples = [example(s, pipeline.tokenizer, LORA_DRAWINGS + i, adjectives=False) for i, s in enumerate(scenes)]
+    order = EpochOrder(len(examples), LORA.seed)
+
+    def batches(first: int) -> Iterator[list[dict]]:
+        return ([examples[i] for i in part] for part in order.batches(LORA.batch_size, first))
+
+    def report(step: StepReport) -> None:
+        if step.step % 50 == 0:
+            losses = ", ".join(f"{key} {value:.4f}" for key, value in step.losses.items())
+            print(f"tokencompose_lora {step.step}/{LORA.steps} {losses}", flush=True)
+
+    model = RememberedLatents(pipeline)
+    train(model, batches, LORA, Checkpoints(folder / "tokencompose_lora", keep=1), report=report)
+    files.save("tokencompose_lora", lora_state(pipeline.unet))
+
+
 ALPHAS = models.scheduler().alphas_cumprod
 STAGES: dict[str, Callable[[Path], None]] = {
     "vae": train_vae,
@@ -292,6 +331,7 @@ STAGES: dict[str, Callable[[Path], None]] = {
     "text_to_image": train_text_to_image,
     "layout_branch": train_layout_branch,
     "segmentation_controlnet": train_segmentation_controlnet,
+    "tokencompose_lora": train_tokencompose_lora,
 }
 
 

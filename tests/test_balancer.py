@@ -9,9 +9,7 @@ from realcompo_core.attention.source import AttentionEvent, Layer
 from realcompo_core.attention.targets import object_targets
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.balancer import Balancer
-from realcompo_core.guidance.branch import GuidedBranch
 from realcompo_core.guidance.mixing import RegionWeights
-from realcompo_core.guidance.schedule import Schedule
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.sampling.samplers import SAMPLERS, Step, euler
 
@@ -49,14 +47,17 @@ class TinyBranch:
     def D(self, x, sigma):
         return x / (1 + sigma**2) + self.network(x, sigma, *self.queries_keys(x, sigma))
 
+    def moved(self, x, sigma):
+        return x
+
     def denoise(self, x, sigma):
         self.calls.append("denoise")
         with torch.no_grad():
             return self.D(x, sigma)
 
-    def gradient(self, x, sigma):
+    def gradient(self, x, sigma, objective=None):
         self.calls.append("gradient")
-        with GradientReader(x, Objective([LAYER], self.targets), stop=True) as reader:
+        with GradientReader(x, objective or Objective([LAYER], self.targets), stop=True) as reader:
             q, k = self.queries_keys(reader.x, sigma)
             scale, text = q.shape[-1] ** -0.5, slice(0, TOKENS)
             reader.read(AttentionEvent(LAYER, "positive", q, k, scale, text, SIZE, "lookahead"))
@@ -212,11 +213,14 @@ class Stub:
         self.name, self.value, self.g = f"stub {value}", value, g
         self.denoised, self.read = [], []
 
+    def moved(self, x, sigma):
+        return x
+
     def denoise(self, x, sigma):
         self.denoised.append(sigma)
         return torch.full_like(x, self.value)
 
-    def gradient(self, x, sigma):
+    def gradient(self, x, sigma, objective=None):
         self.read.append(sigma)
         return Gradient(self.g + torch.zeros_like(x), torch.zeros(len(x), 1), torch.zeros(len(x), 1, *x.shape[-2:]))
 
@@ -355,35 +359,6 @@ def test_weights_by_region_are_each_items_own(schedule):
 def test_weights_by_region_are_shares():
     with pytest.raises(RealCompoError, match=r"inside=1.5.*from 0 to 1"):
         BalanceSettings(fixed=RegionWeights(1.5, 0.0))
-
-
-class Descent:
-    """A guide of the latent: twice at each of the first two steps, x moves against the gradient."""
-
-    def due(self, moment, answers):
-        return moment.index < 2 and len(answers) < 2
-
-    def move(self, variable, gradient, moment):
-        return variable - 0.5 * gradient
-
-
-def test_a_branch_may_carry_a_guide_of_its_own():
-    """Its network sees the guided latent; the balancer's own reading and the other branch do not."""
-    seen = []
-
-    class Watched(Stub):
-        def denoise(self, x, sigma):
-            seen.append(x[0, 0, 0, 0].item())
-            return super().denoise(x, sigma)
-
-    other, inner = Stub(1), Watched(2, g=1.0)
-    guided = GuidedBranch(inner, Descent(), Schedule(TEN))
-    balancer = Balancer([other, guided], TEN, [0], torch.ones(1, *SIZE), BalanceSettings(mode="lookahead", t1=1.0))
-    for sigma in TEN[:3]:
-        x = torch.ones(1, CHANNELS, *SIZE)
-        balancer(x, sigma, Step(x, 1.0, sigma - 1))
-    assert seen == [0.0, 0.0, 1.0]
-    assert inner.read == [10, 10, 9, 9, 9, 8, 7]  # two of the guide and one of the balancer, then the balancer alone
 
 
 def test_an_evaluation_below_the_last_level_belongs_to_the_last_step():

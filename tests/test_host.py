@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from realcompo_core.diffusers.pipeline import Request, build_branch
+from realcompo_core.diffusers.pipeline import Guided, Request, build_branch
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.guidance.balancer import Balancer
 from realcompo_core.layout.regions import covered_by_objects
@@ -130,7 +130,7 @@ def test_host_balances_as_the_core_does(host, quickstart, bundled, mode):
     sigmas = [*np.exp(log_sigmas[timesteps]).tolist(), 0.0]
     request = Request([prompt], [""], [layout], (128, 128), sigmas, 1.0, DEFAULTS["layers"], include_adjectives=True)
     branches = [
-        build_branch(name, pipeline, schedule, request, guidance_scale=3.0)
+        build_branch(name, Guided(pipeline), schedule, request, guidance_scale=3.0)
         for pipeline, name in zip(bundled, ("fidelity", "spatial"), strict=True)
     ]
     seed = sampler(quickstart)["seed"]

@@ -73,3 +73,16 @@ def lora_state(network: nn.Module, prefix: str = "unet") -> dict[str, Tensor]:
             state[f"{layer}.lora_A.weight"] = module.down.weight.detach().contiguous()
             state[f"{layer}.lora_B.weight"] = module.up.weight.detach().contiguous()
     return state
+
+
+@torch.no_grad()
+def merge_lora(network: nn.Module, state: dict[str, Tensor], prefix: str = "unet", strength: float = 1.0) -> None:
+    """Add a LoRA of `lora_state` to the network's own weights. Raises RealCompoError for one of another network."""
+    modules = dict(network.named_modules())
+    for key in (key for key in state if key.endswith(".lora_A.weight")):
+        name, up = key.removesuffix(".lora_A.weight"), key.replace("lora_A", "lora_B")
+        layer = modules.get(name.removeprefix(f"{prefix}."))
+        wanted = None if layer is None else tuple(layer.weight.shape)
+        if up not in state or wanted != (len(state[up]), state[key].shape[1]):
+            raise RealCompoError(f"{key} fits no layer of this {type(network).__name__}: it is another model's LoRA")
+        layer.weight += strength * (state[up].to(layer.weight) @ state[key].to(layer.weight))

@@ -58,6 +58,22 @@ def grounding_loss(maps: Mapping[str, Tensor], targets: Targets) -> Tensor:
     return (1 - share_inside(found, regions)) * targets.present.to(found.device)
 
 
+def layout_guidance_loss(maps: Mapping[str, Tensor], targets: Targets) -> Tensor:
+    """(B, G): Layout Guidance's loss (R9), in 0..1 for all objects of an item together.
+
+    For each layer and each of an object's tokens the mean over the heads of (1 − share inside)²; the mean over the
+    tokens; summed over layers and objects, divided by the number of both.
+    """
+    objects = targets.present.to(torch.float32).sum(-1, keepdim=True).clamp_min(1)
+    tokens = targets.members / targets.members.sum(-1, keepdim=True).clamp_min(1)
+    total: Tensor | float = 0.0
+    for found in maps.values():
+        regions = targets.regions(*found.shape[-2:]).to(found)[:, None, :, None]  # (B, 1, G, 1, h, w)
+        outside = (1 - share_inside(found[:, :, None], regions)).square().mean(1)  # (B, G, C)
+        total = total + (outside * tokens.to(found)).sum(-1)
+    return total / (len(maps) * objects.to(total.device))
+
+
 @dataclass(frozen=True)
 class Objective:
     """What is asked of a branch's maps: which layers are read, which tokens should be where, and the loss on it."""

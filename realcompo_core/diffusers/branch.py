@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -14,16 +14,23 @@ from ..attention.checkpointing import checkpointed, swapped_forwards
 from ..attention.losses import Objective
 from ..attention.reading import Gradient, GradientReader
 from ..attention.source import NetworkPass, Stage
-from .conditioners import Conditioner
+from .request import Conditioner, UNetPass
 from .schedule import NoiseSchedule
 from .unet_attention import UNetAttention
+
+
+class RegionalPhrase(NamedTuple):
+    """A prompt of its own for a region. arguments: text arguments for B items. weight: (B, 1, h, w), 0 outside."""
+
+    arguments: dict[str, Any]
+    weight: Tensor
 
 
 class UNetBranch:
     """See `guidance.branch.Branch`.
 
-    positive, negative: text arguments of the UNet for B items each. conditioners: add to them at each noise level.
-    objective: None where nothing is read.
+    positive, negative: text arguments of the UNet for B items each. conditioners: add to them in each pass. objective:
+    None where nothing is read. phrases: prompts of regions, which the positive prediction is averaged with.
     """
 
     def __init__(
@@ -36,33 +43,49 @@ class UNetBranch:
         guidance_scale: float,
         conditioners: Sequence[Conditioner] = (),
         objective: Objective | None = None,
+        phrases: Sequence[RegionalPhrase] = (),
     ):
         self.name = name
         self._unet, self._schedule, self._guidance = unet, schedule, guidance_scale
+        self._phrases = {f"phrase {i}": phrase for i, phrase in enumerate(phrases)}
         self._arguments = {"positive": positive, "negative": negative}
+        self._arguments |= {key: phrase.arguments for key, phrase in self._phrases.items()}
         self._conditioners, self._objective = list(conditioners), objective
         self._source = UNetAttention(unet) if objective else None
-        self._blocks = [block for block in unet.modules() if isinstance(block, BasicTransformerBlock)]
+        self._networks = [unet, *(network for conditioner in self._conditioners for network in conditioner.networks)]
+
+    def moved(self, x: Tensor, sigma: float) -> Tensor:
+        return x
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         with torch.no_grad():
             if self._guidance == 1:
-                return self._denoised(x, self._run(x, sigma, ("positive",)), sigma)
+                output = self._with_phrases(self._run(x, sigma, ("positive",)), x, sigma)
+                return self._denoised(x, output, sigma)
             negative, positive = self._run(torch.cat([x, x]), sigma, ("negative", "positive")).chunk(2)
-            return self._denoised(x, self._guided(positive, negative), sigma)
+            return self._denoised(x, self._guided(self._with_phrases(positive, x, sigma), negative), sigma)
 
-    def gradient(self, x: Tensor, sigma: float) -> Gradient:
-        with self._reading(x, "lookahead") as reader:
+    def gradient(self, x: Tensor, sigma: float, objective: Objective | None = None) -> Gradient:
+        with self._reading(x, "lookahead", objective or self._objective) as reader:
             self._run(reader.x, sigma, ("positive",))
         return reader.gradient
 
     def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
-        with self._reading(x, "step") as reader:
+        with self._reading(x, "step", self._objective) as reader:
             output = self._run(reader.x, sigma, ("positive",)).detach()
         with torch.no_grad():
+            output = self._with_phrases(output, x, sigma)
             if self._guidance != 1:
                 output = self._guided(output, self._run(x, sigma, ("negative",)))
             return self._denoised(x, output, sigma), reader.gradient
+
+    def _with_phrases(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
+        """The positive prediction, averaged with those of the phrases by their weights; its own weight is 1."""
+        total, weights = output, 1.0
+        for key, phrase in self._phrases.items():
+            total = total + phrase.weight * self._run(x, sigma, (key,))
+            weights = weights + phrase.weight
+        return total / weights
 
     def _guided(self, positive: Tensor, negative: Tensor) -> Tensor:
         return negative + self._guidance * (positive - negative)
@@ -72,25 +95,27 @@ class UNetBranch:
 
     def _run(self, x: Tensor, sigma: float, conditionings: Sequence[str]) -> Tensor:
         """The UNet's raw output in x's precision; x has B items of each conditioning."""
-        arguments = _joined([self._arguments[conditioning] for conditioning in conditionings])
-        for conditioner in self._conditioners:
-            arguments |= conditioner(conditionings, sigma)
+        text = _joined([self._arguments[conditioning] for conditioning in conditionings])
         t = torch.tensor(self._schedule.timestep(sigma), device=x.device)
         scaled = self._schedule.parametrisation.scale_input(x, sigma).to(self._unet.dtype)
+        run = UNetPass(conditionings, sigma, scaled, t, text)
+        arguments = dict(text)
+        for conditioner in self._conditioners:
+            arguments |= conditioner(run)
         return self._unet(scaled, t, **arguments, return_dict=False)[0].to(x.dtype)
 
     @contextmanager
-    def _reading(self, x: Tensor, stage: Stage) -> Iterator[GradientReader]:
+    def _reading(self, x: Tensor, stage: Stage, objective: Objective) -> Iterator[GradientReader]:
         """A pass of the positive conditioning whose attention is read. Weights take no part in the gradient."""
-        reader = GradientReader(x, self._objective, stage == "lookahead")
+        reader = GradientReader(x, objective, stage == "lookahead")
         running = NetworkPass(tuple(x.shape[-2:]), stage=stage)
-        trainable = [parameter for parameter in self._unet.parameters() if parameter.requires_grad]
+        trainable = [p for network in self._networks for p in network.parameters() if p.requires_grad]
         for parameter in trainable:
             parameter.requires_grad_(False)
         try:
             with (
-                self._source.emitting(reader.read, running, self._objective.layers),
-                swapped_forwards(_cheap_to_repeat(self._blocks)),
+                self._source.emitting(reader.read, running, objective.layers),
+                swapped_forwards(_cheap_to_repeat(self._networks)),
                 reader,
             ):
                 yield reader
@@ -99,13 +124,15 @@ class UNetBranch:
                 parameter.requires_grad_(True)
 
 
-def _cheap_to_repeat(blocks: Sequence[nn.Module]) -> dict[nn.Module, Callable]:
+def _cheap_to_repeat(networks: Sequence[nn.Module]) -> dict[nn.Module, Callable]:
     """Forwards with gradient checkpointing: feed-forward layers with their norms, and gated layers.
 
     They hold most of the activations and take little of the time.
     """
     forwards = {}
-    for block in blocks:
+    for block in (module for network in networks for module in network.modules()):
+        if not isinstance(block, BasicTransformerBlock):
+            continue
         if block.norm_type == "layer_norm" and block.norm3 is not None:
             forwards[block.norm3] = _identity
             forwards[block.ff] = checkpointed(_chained(block.norm3.forward, block.ff.forward))

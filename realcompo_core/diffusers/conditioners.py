@@ -1,12 +1,13 @@
-"""Conditioners, which make a branch follow a layout: each adds the layout to the arguments of its UNet.
+"""Conditioners, which make a branch follow a layout: each adds to the arguments of its UNet.
 
-GLIGEN is here. A new one is a class with `fits`, a constructor and a call, and a place in CONDITIONERS.
+GLIGEN is here, ControlNets are in `controlnet.py`. A new one is a class with `fits`, a constructor and a call (see
+`request.Conditioner`), and a place in CONDITIONERS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -14,57 +15,43 @@ from diffusers.models.attention import GatedSelfAttentionDense
 from torch import Tensor, nn
 
 from ..layout import MAX_OBJECTS, Layout
-
-
-class Conditioner(Protocol):
-    """Made once for the B layouts of a run."""
-
-    @staticmethod
-    def fits(pipeline: DiffusionPipeline) -> bool:
-        """Whether this pipeline takes this kind of conditioning."""
-
-    def __init__(
-        self, pipeline: DiffusionPipeline, layouts: Sequence[Layout], beta: float, sigmas: Sequence[float]
-    ): ...
-
-    def __call__(self, conditionings: Sequence[str], sigma: float) -> dict[str, Any]:
-        """Keyword arguments of the UNet at noise level sigma, for B items of each of `conditionings` in a batch."""
+from .controlnet import ControlNets
+from .request import Conditioner, Control, Request, UNetPass
 
 
 class Gligen:
-    """GLIGEN's gated layers (Li et al. 2023): phrases and boxes for the positive conditioning, none for the negative.
+    """GLIGEN's gated layers (Li et al. 2023): phrases and boxes for the positive conditioning, none for the others.
 
-    beta: the share of the steps, from the start, in which the gates are open.
+    beta is the share of the steps, from the start, in which the gates are open.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, layouts: Sequence[Layout], beta: float, sigmas: Sequence[float]):
+    networks = ()
+
+    def __init__(self, pipeline: DiffusionPipeline, request: Request, controls: Sequence[Control]):
         open_gates(pipeline.unet)
         unet = pipeline.unet
-        tokens = gligen_tokens(pipeline.tokenizer, pipeline.text_encoder, layouts)
-        objects = {key: value.to(unet.device, unet.dtype) for key, value in tokens.items()}
-        nothing = objects | {"masks": torch.zeros_like(objects["masks"])}
-        self._objects = {"positive": objects, "negative": nothing}
-        self._closed_below = sigmas[int(beta * (len(sigmas) - 1))]
+        tokens = gligen_tokens(pipeline.tokenizer, pipeline.text_encoder, request.layouts)
+        self._objects = {key: value.to(unet.device, unet.dtype) for key, value in tokens.items()}
+        self._nothing = self._objects | {"masks": torch.zeros_like(self._objects["masks"])}
+        self._closed_below = request.sigmas[int(request.beta * (len(request.sigmas) - 1))]
 
     @staticmethod
     def fits(pipeline: DiffusionPipeline) -> bool:
         return hasattr(pipeline.unet, "position_net")
 
-    def __call__(self, conditionings: Sequence[str], sigma: float) -> dict[str, Any]:
-        if sigma <= self._closed_below:
+    def __call__(self, run: UNetPass) -> dict[str, Any]:
+        if run.sigma <= self._closed_below:
             return {}
-        parts = [self._objects[conditioning] for conditioning in conditionings]
+        parts = [self._objects if name == "positive" else self._nothing for name in run.conditionings]
         return {"cross_attention_kwargs": {"gligen": {key: torch.cat([p[key] for p in parts]) for key in parts[0]}}}
 
 
-CONDITIONERS: tuple[type[Conditioner], ...] = (Gligen,)
+CONDITIONERS = (Gligen, ControlNets)
 
 
-def conditioners(
-    pipeline: DiffusionPipeline, layouts: Sequence[Layout], beta: float, sigmas: Sequence[float]
-) -> list[Conditioner]:
-    """The conditioners that fit the pipeline; none for a text-to-image model."""
-    return [kind(pipeline, layouts, beta, sigmas) for kind in CONDITIONERS if kind.fits(pipeline)]
+def conditioners(pipeline: DiffusionPipeline, request: Request, controls: Sequence[Control]) -> list[Conditioner]:
+    """The conditioners that fit the pipeline; none for a text-to-image model. controls: one for each ControlNet."""
+    return [kind(pipeline, request, controls) for kind in CONDITIONERS if kind.fits(pipeline)]
 
 
 def open_gates(unet: nn.Module) -> None:

@@ -7,8 +7,9 @@ or fp16.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice, zip_longest
 from typing import Any
 
 import torch
@@ -16,21 +17,25 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from ..attention.losses import Objective
-from ..attention.targets import object_targets
+from ..attention.losses import Objective, layout_guidance_loss
+from ..attention.targets import Targets, object_targets
 from ..errors import Cancelled, RealCompoError
 from ..guidance.balancer import Balancer
-from ..guidance.branch import branch_names
+from ..guidance.branch import Branch, GuidedBranch, branch_names
+from ..guidance.layout_guidance import LayoutGuidance, LayoutGuide, guidance_layers
+from ..guidance.schedule import Schedule
 from ..guidance.settings import BalanceSettings
 from ..guidance.trace import Trace
 from ..layout import Layout
-from ..layout.regions import covered_by_objects, region_maps
+from ..layout.regions import covered_by_objects, region_maps, region_of
 from ..providers import LayoutProvider, get_provider
 from ..sampling.samplers import SAMPLERS
-from .branch import UNetBranch
+from .branch import RegionalPhrase, UNetBranch
 from .conditioners import conditioners
+from .controlnet import control_networks
 from .latents import decode
 from .matching import check_match, is_sdxl_file
+from .request import Control, Request
 from .schedule import NoiseSchedule
 from .text_conditioning import count_chunks, phrase_groups, text_conditioning
 from .unet_attention import UNetAttention
@@ -51,35 +56,32 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be drawn, for all branches: B prompts with their negative prompts and layouts.
+class Guided:
+    """A pipeline, and what makes it follow a layout besides its own network.
 
-    size: height and width in pixels. sigmas: the noise levels that will be sampled. beta, layers and include_adjectives
-    as in `RealCompoPipeline.__call__`.
+    layout_guidance: its latent is moved by Layout Guidance. phrase_strength: above 0, each object's phrase is a prompt
+    of its own in the object's region; their predictions are averaged with the whole prompt's, which has weight 1.
     """
 
-    prompts: Sequence[str]
-    negatives: Sequence[str | None]
-    layouts: Sequence[Layout]
-    size: tuple[int, int]
-    sigmas: Sequence[float]
-    beta: float
-    layers: int | str
-    include_adjectives: bool
+    pipeline: DiffusionPipeline
+    layout_guidance: LayoutGuidance | None = None
+    phrase_strength: float = 0.0
 
 
 class RealCompoPipeline:
     """A fidelity pipeline and one or more spatial ones, balanced. The UNets stay theirs: nothing is copied.
 
-    Raises BranchMismatchError where the pipelines cannot denoise the same latent.
+    A spatial pipeline has GLIGEN's gated layers, or ControlNets, or is `Guided`. A single one with Layout Guidance is
+    sampled by itself. Raises BranchMismatchError where the pipelines cannot denoise the same latent.
     """
 
-    def __init__(self, fidelity: DiffusionPipeline, *spatial: DiffusionPipeline):
-        if not spatial:
+    def __init__(self, *models: DiffusionPipeline | Guided):
+        self._models = [model if isinstance(model, Guided) else Guided(model) for model in models]
+        if len(models) < 2 and not any(model.layout_guidance for model in self._models):
             raise RealCompoError("no spatial pipeline was given: RealCompoPipeline(fidelity, spatial)")
-        self.pipelines = (fidelity, *spatial)
-        for other in spatial:
-            check_match(fidelity, other)
+        self.pipelines = tuple(model.pipeline for model in self._models)
+        for other in self.pipelines[1:]:
+            check_match(self.pipelines[0], other)
         self.schedules = [NoiseSchedule(pipeline.scheduler) for pipeline in self.pipelines]
 
     @classmethod
@@ -115,6 +117,7 @@ class RealCompoPipeline:
         beta: float = 1.0,
         layers: int | str = 4,
         include_adjectives: bool = False,
+        controls: Control | Sequence[Control] = (),
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Output:
@@ -122,9 +125,11 @@ class RealCompoPipeline:
 
         layout: one, or one a prompt; None asks `provider` (an object or a name). guidance_scale: one, or one a branch.
         Item b of the batch draws its noise from `seed + b` and does not depend on the other items (but for prompts over
-        77 tokens: all are encoded in as many chunks as the longest needs). `beta` is the share of the steps, from the
-        start, in which the layout conditions the spatial branch (GLIGEN's gates are open). `layers`: see
-        `UNetAttention.choose`. `include_adjectives` lets an object's adjectives be attended to as well as its noun.
+        77 tokens: all are encoded in as many chunks as the longest needs). `controls`: what the pipelines' ControlNets
+        are shown, in the order of the pipelines. `beta`, 0 to 1, is how strongly the layout acts on the spatial
+        branches: the share of the steps, from the start, in which GLIGEN's gates are open; a factor of the strengths of
+        ControlNets, of Layout Guidance and of regional phrases. `layers`: see `UNetAttention.choose`.
+        `include_adjectives` lets an object's adjectives be attended to as well as its noun.
         `progress(done, steps)` is called after each step; `cancelled()` is asked before each, and makes this raise
         Cancelled.
         """
@@ -135,7 +140,7 @@ class RealCompoPipeline:
         negatives = [_joined_text(negative_prompt, item.negative) for item in layouts]
         sigmas = self.schedules[0].sigmas(steps)
         request = Request(prompts, negatives, layouts, size, sigmas, beta, layers, include_adjectives)
-        branches = self._branches(request, guidance_scale)
+        branches = self._branches(request, guidance_scale, [controls] if isinstance(controls, Control) else controls)
         seeds = [seed + b for b in range(len(prompts))]
         x = self._initial_latent(size, seeds, sigmas[0])
         objects = torch.stack([covered_by_objects(item, *x.shape[-2:]) for item in layouts])
@@ -151,7 +156,7 @@ class RealCompoPipeline:
             return balancer(x, sigma, step)
 
         callback = (lambda i, *_: progress(i + 1, steps)) if progress else None
-        x = SAMPLERS[sampler](model, x, sigmas, callback)
+        x = SAMPLERS[sampler](model, x, sigmas, callback) + balancer.moves
         latents = self.schedules[0].parametrisation.scale_input(x, sigmas[-1])
         return Output(decode(self.pipelines[0], latents), layouts, balancer.trace, latents)
 
@@ -173,13 +178,25 @@ class RealCompoPipeline:
             raise RealCompoError(f"{len(layouts)} layouts for {len(prompts)} prompts: give one, or one a prompt")
         return [item.validate() for item in layouts]
 
-    def _branches(self, request: Request, guidance_scale: float | Sequence[float]) -> list[UNetBranch]:
+    def _branches(
+        self, request: Request, guidance_scale: float | Sequence[float], controls: Sequence[Control]
+    ) -> list[Branch]:
         count = len(self.pipelines)
         guidance = [guidance_scale] * count if isinstance(guidance_scale, (int, float)) else guidance_scale
         if len(guidance) != count:
             raise RealCompoError(f"guidance_scale is {guidance}: give one, or one for each of the {count} branches")
-        parts = zip(branch_names(count), self.pipelines, self.schedules, guidance, strict=True)
-        return [build_branch(name, pipeline, schedule, request, scale) for name, pipeline, schedule, scale in parts]
+        parts = zip(branch_names(count), self._models, self.schedules, guidance, self._controls(controls), strict=True)
+        return [build_branch(name, model, schedule, request, scale, own) for name, model, schedule, scale, own in parts]
+
+    def _controls(self, controls: Sequence[Control]) -> list[list[Control]]:
+        """Those of each pipeline's ControlNets."""
+        counts = [len(control_networks(pipeline)) for pipeline in self.pipelines]
+        if len(controls) != sum(counts):
+            raise RealCompoError(
+                f"{len(controls)} controls for {sum(counts)} ControlNets in the pipelines: give one Control for each"
+            )
+        waiting = iter(controls)
+        return [list(islice(waiting, count)) for count in counts]
 
     def _initial_latent(self, size: tuple[int, int], seeds: Sequence[int], sigma: float) -> Tensor:
         """Each item's noise comes from its own seed, drawn on the CPU, so that it is the same on every device."""
@@ -191,27 +208,41 @@ class RealCompoPipeline:
 
 
 def build_branch(
-    name: str, pipeline: DiffusionPipeline, schedule: NoiseSchedule, request: Request, guidance_scale: float
-) -> UNetBranch:
+    name: str,
+    model: Guided,
+    schedule: NoiseSchedule,
+    request: Request,
+    guidance_scale: float,
+    controls: Sequence[Control] = (),
+) -> Branch:
     """One pipeline as a branch: its text encoded, its conditioners made, its objects located in its tokens."""
+    pipeline = model.pipeline
     chunks = max(count_chunks(pipeline, text or "") for text in [*request.prompts, *request.negatives])
     positive, negative = (
         text_conditioning(pipeline, texts, chunks, request.size) for texts in (request.prompts, request.negatives)
     )
-    return UNetBranch(
+    targets = located(pipeline, request)
+    attention = targets and UNetAttention(pipeline.unet)
+    branch = UNetBranch(
         name,
         pipeline.unet,
         schedule,
         positive,
         negative,
         guidance_scale,
-        conditioners(pipeline, request.layouts, request.beta, request.sigmas),
-        objective(pipeline, request),
+        conditioners(pipeline, request, controls),
+        targets and Objective(attention.choose(request.layers), targets),
+        regional_phrases(pipeline, request, chunks, model.phrase_strength * request.beta),
     )
+    if model.layout_guidance is None or targets is None:
+        return branch
+    objective = Objective(guidance_layers(attention.layers), targets, layout_guidance_loss)
+    settings = replace(model.layout_guidance, scale=model.layout_guidance.scale * request.beta)
+    return GuidedBranch(branch, LayoutGuide(settings), objective, Schedule(request.sigmas))
 
 
-def objective(pipeline: DiffusionPipeline, request: Request) -> Objective | None:
-    """The grounding loss of the request's layouts in this pipeline's tokens; None where no layout has an object."""
+def located(pipeline: DiffusionPipeline, request: Request) -> Targets | None:
+    """The request's objects in this pipeline's tokens, with their regions; None where no layout has an object."""
     if not any(layout.objects for layout in request.layouts):
         return None
     groups, regions = [], []
@@ -219,7 +250,23 @@ def objective(pipeline: DiffusionPipeline, request: Request) -> Objective | None
         found, _ = phrase_groups(pipeline, prompt, layout, request.include_adjectives)
         groups.append([group.tokens for group in found])
         regions.append(partial(region_maps, layout, [group.objects for group in found]))
-    return Objective(UNetAttention(pipeline.unet).choose(request.layers), object_targets(groups, regions))
+    return object_targets(groups, regions)
+
+
+def regional_phrases(
+    pipeline: DiffusionPipeline, request: Request, chunks: int, strength: float
+) -> list[RegionalPhrase]:
+    """A prompt for the n-th object of each layout; where a layout has fewer, the whole prompt without weight."""
+    if strength <= 0:
+        return []
+    size = tuple(side // pipeline.vae_scale_factor for side in request.size)
+    found = []
+    for objects in zip_longest(*(layout.objects for layout in request.layouts)):
+        texts = [item.phrase if item else prompt for item, prompt in zip(objects, request.prompts, strict=True)]
+        weights = [strength * region_of(item).coverage(*size) if item else torch.zeros(size) for item in objects]
+        weight = torch.stack([weight.float() for weight in weights])[:, None].to(pipeline.device)
+        found.append(RegionalPhrase(text_conditioning(pipeline, texts, chunks, request.size), weight))
+    return found
 
 
 def _check_settings(sampler: str, steps: int, beta: float) -> None:

@@ -17,8 +17,16 @@ from ..attention.reading import Gradient
 from ..errors import RealCompoError
 from ..sampling.samplers import Step
 from .branch import Branch
-from .guide import CoefficientGuide, Guide
-from .mixing import FIDELITY, RegionWeights, coefficient_gradient, layout_coefficients, mix, random_coefficients
+from .guide import Answers, CoefficientGuide, Guide
+from .mixing import (
+    FIDELITY,
+    Estimates,
+    RegionWeights,
+    coefficient_gradient,
+    layout_coefficients,
+    mix,
+    random_coefficients,
+)
 from .schedule import Moment, Schedule
 from .settings import BalanceSettings
 from .trace import Trace, TraceStep
@@ -31,7 +39,10 @@ class Balancer:
     `objects`, (B, h, w) in the latent's size, is the share of each pixel that objects cover. An item without any has
     nothing to balance: the fidelity branch works alone there. `together(branches, reading)` makes a context in which
     these branches are run at one x, those in `reading` with gradient: a host may join their passes in it. `trace` is an
-    empty one to fill; None makes one.
+    empty one to fill; None makes one. A single branch is not balanced; it is sampled as it is, with its guide.
+
+    Branches with a guide move the latent. The sampler does not know: it samples x minus all moves so far, and whoever
+    runs it adds `moves` to its latents in the end (docs/method.md, R9).
     """
 
     def __init__(
@@ -49,9 +60,10 @@ class Balancer:
         self._guide: Guide = CoefficientGuide(self.settings)
         self._schedule, self._seeds, self._objects = Schedule(sigmas), list(seeds), objects
         self._empty = [b for b, covered in enumerate(objects) if not covered.any()]
+        self.moves: Tensor | float = 0.0  # (B, C, h, w), of the latent, by guides of the branches, so far
         self._c: Tensor | None = None
         self._previous: tuple | None = None  # w, D and gain of the last balanced evaluation
-        self._answered: tuple[int, list[Gradient]] = (-1, [])  # a step's index, and the gradients read in it so far
+        self._answers = Answers()
         sources, K = self._sources(), len(self.branches)
         if not sources or not set(sources) <= set(range(K)):
             raise RealCompoError(f"sources is {sources}: choose branches from 0 to {K - 1}, or None for all")
@@ -60,67 +72,75 @@ class Balancer:
             self.trace.note = f"{which} no objects: the fidelity branch worked alone."
 
     def __call__(self, x: Tensor, sigma: float, step: Step) -> Tensor:
+        before = self.moves
+        step = Step(step.base + (1 - step.gain) * before, step.gain, step.sigma_next)  # of x as it has been moved
+        D, move = self._balanced(x + before, sigma, step)
+        self.moves = before + move
+        return D - self.moves
+
+    def _balanced(self, x: Tensor, sigma: float, step: Step) -> tuple[Tensor, Tensor | float]:
+        """The mixed estimate, and the mixed move of the latent."""
         moment = self._schedule.moment(sigma)
         weights = self._given_weights(x, moment.progress)
         if weights is not None:
-            self._record(moment, weights)
-            return self._denoise_weighted(x, sigma, weights)
+            return self._denoise_weighted(x, moment, weights)
         if self._c is None:
             self._c = self._initial_coefficients(x)
-        updates = self._guide.due(moment, self._answers(moment))
+        answers = self._answers.at(moment)
+        updates = self._guide.due(moment, answers)
         balance = self._one_pass if self.settings.mode == "one_pass" else self._lookahead
-        D, gradients = balance(x, step, moment, updates)
-        self._answers(moment).extend(gradients.values())
+        estimates, gradients = balance(x, step, moment, updates)
+        answers.extend(gradients.values())
         w = self._weights()
-        self._previous = (w, D, step.gain)
-        self._record(moment, w, self._c, gradients)
-        return mix(w, D)
+        self._previous = (w, estimates.restated(step.gain), step.gain)
+        self._record(moment, w, estimates.moves, self._c, gradients)
+        return estimates.mixed(w)
 
     @property
     def weights(self) -> Tensor:
         """(B, K, h, w) of the newest evaluation, on the CPU."""
         return self.trace.steps[-1].weights
 
-    def _one_pass(self, x, step, moment: Moment, updates: bool) -> tuple[Tensor, dict[int, Gradient]]:
-        """D of all branches. c is moved by ∂L/∂x at the present x, which came from the previous mixing."""
+    def _one_pass(self, x, step, moment: Moment, updates: bool) -> tuple[Estimates, dict[int, Gradient]]:
+        """What all branches say. c is moved by ∂L/∂x at the present x, which came from the previous mixing."""
         if not updates or self._previous is None:
             return self._denoise_all(x, moment.sigma)
-        D, gradients = self._denoise_all(x, moment.sigma, self._sources())
+        estimates, gradients = self._denoise_all(x, moment.sigma, self._sources())
         self._update(gradients, *self._previous, moment)
-        return D, gradients
+        return estimates, gradients
 
-    def _lookahead(self, x, step, moment: Moment, updates: bool) -> tuple[Tensor, dict[int, Gradient]]:
-        """D of all branches. c is moved by ∂L/∂x' at a tentative next latent x', before the real step (the paper)."""
-        D, _ = self._denoise_all(x, moment.sigma)
+    def _lookahead(self, x, step, moment: Moment, updates: bool) -> tuple[Estimates, dict[int, Gradient]]:
+        """What all branches say. c is moved by ∂L/∂x' at a tentative next latent x' (the paper)."""
+        estimates, _ = self._denoise_all(x, moment.sigma)
         if not updates or step.sigma_next == 0:
-            return D, {}
-        w = self._weights()
+            return estimates, {}
+        w, D = self._weights(), estimates.restated(step.gain)
         ahead = step(mix(w, D))
         gradients = {k: self.branches[k].gradient(ahead, step.sigma_next) for k in self._sources()}
         self._update(gradients, w, D, step.gain, moment)
-        return D, gradients
+        return estimates, gradients
 
-    def _denoise_all(self, x, sigma, sources: tuple[int, ...] = ()) -> tuple[Tensor, dict[int, Gradient]]:
-        """D (B, K, C, h, w) of all branches, and the gradients of those in `sources`."""
+    def _denoise_all(self, x, sigma, sources: tuple[int, ...] = ()) -> tuple[Estimates, dict[int, Gradient]]:
+        """What all branches say, and the gradients of those in `sources`."""
+        starts = [branch.moved(x, sigma) for branch in self.branches]
         estimates, gradients = [], {}
-        with self._together(self.branches, [self.branches[k] for k in sources]):
-            for k, branch in enumerate(self.branches):
+        with self._joined(x, starts, dict(enumerate(self.branches)), sources):
+            for k, (branch, start) in enumerate(zip(self.branches, starts, strict=True)):
                 if k in sources:
-                    D_k, gradients[k] = branch.denoise_with_gradient(x, sigma)
+                    D_k, gradients[k] = branch.denoise_with_gradient(start, sigma)
                 else:
-                    D_k = branch.denoise(x, sigma)
+                    D_k = branch.denoise(start, sigma)
                 estimates.append(D_k)
-        return torch.stack(estimates, 1), gradients
+        return Estimates(torch.stack(estimates, 1), _moves(x, starts)), gradients
+
+    def _joined(self, x, starts, branches: dict[int, Branch], sources: Sequence[int]) -> AbstractContextManager:
+        """Inside, those of the branches that are still at x are run together."""
+        here = {k: branch for (k, branch), start in zip(branches.items(), starts, strict=True) if start is x}
+        return self._together(list(here.values()), [branch for k, branch in here.items() if k in sources])
 
     def _update(self, gradients: dict[int, Gradient], w: Tensor, D: Tensor, gain, moment: Moment) -> None:
         g = sum(gradient.g for gradient in gradients.values())
         self._c = self._guide.move(self._c, coefficient_gradient(g, w, D, gain), moment)
-
-    def _answers(self, moment: Moment) -> list[Gradient]:
-        """The gradients read at this step so far: samplers may evaluate the model several times in a step."""
-        if moment.index > self._answered[0]:
-            self._answered = moment.index, []
-        return self._answered[1]
 
     def _sources(self) -> tuple[int, ...]:
         return tuple(range(len(self.branches))) if self.settings.sources is None else self.settings.sources
@@ -136,7 +156,7 @@ class Balancer:
     def _given_weights(self, x: Tensor, progress: float) -> Tensor | None:
         """(B, K, h, w) weights without coefficients: fixed, before t0, from t1 on, without objects. None otherwise."""
         K = len(self.branches)
-        if len(self._empty) == len(x):
+        if K == 1 or len(self._empty) == len(x):
             weights = torch.eye(K)[FIDELITY]
         elif self.settings.fixed is not None:
             weights = self.settings.fixed(progress) if callable(self.settings.fixed) else self.settings.fixed
@@ -165,14 +185,24 @@ class Balancer:
         weights[self._empty, FIDELITY] = 1
         return weights
 
-    def _denoise_weighted(self, x: Tensor, sigma: float, weights: Tensor) -> Tensor:
-        """Σ_k w_k ⊙ D_k, running only the branches that have any weight."""
+    def _denoise_weighted(self, x: Tensor, moment: Moment, weights: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The mixed estimate and move, running only the branches that have any weight."""
         used = {k: branch for k, branch in enumerate(self.branches) if weights[:, k].any()}
-        with self._together(list(used.values()), ()):
-            return sum(weights[:, k, None] * branch.denoise(x, sigma) for k, branch in used.items())
+        starts = [branch.moved(x, moment.sigma) for branch in used.values()]
+        with self._joined(x, starts, used, ()):
+            found = [branch.denoise(start, moment.sigma) for branch, start in zip(used.values(), starts, strict=True)]
+        moves, w = _moves(x, starts), weights[:, list(used)]
+        every = None
+        if moves is not None:
+            every = moves.new_zeros(len(x), len(self.branches), *x.shape[1:])
+            every[:, list(used)] = moves
+        self._record(moment, weights, every)
+        return Estimates(torch.stack(found, 1), moves).mixed(w)
 
-    def _record(self, moment: Moment, w, c=None, gradients: dict[int, Gradient] | None = None) -> None:
+    def _record(self, moment: Moment, w, moves=None, c=None, gradients: dict[int, Gradient] | None = None) -> None:
         step = TraceStep(moment.index, moment.sigma, w.detach().cpu(), None if c is None else c.cpu())
+        if moves is not None:
+            step = replace(step, moves=moves.square().mean((2, 3, 4)).sqrt().cpu())
         if gradients:
             known = next(iter(gradients.values()))
 
@@ -188,3 +218,8 @@ class Balancer:
                 maps=over_branches(lambda gradient: gradient.maps),
             )
         self.trace.steps.append(step)
+
+
+def _moves(x: Tensor, starts: Sequence[Tensor]) -> Tensor | None:
+    """(B, K, C, h, w): how far from x each branch starts; None where all start at x."""
+    return None if all(start is x for start in starts) else torch.stack([start - x for start in starts], 1)

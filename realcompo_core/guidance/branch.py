@@ -6,13 +6,16 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..attention.losses import Objective
 from ..attention.reading import Gradient
-from .guide import Guide
+from .guide import Answers, Guide
 from .schedule import Schedule
 
 
 def branch_names(count: int) -> list[str]:
     """What the branches are called in traces, reports and messages."""
+    if count == 1:
+        return ["guided"]
     return ["fidelity", *("spatial" if count == 2 else f"spatial {k}" for k in range(1, count))]
 
 
@@ -24,39 +27,39 @@ class Branch(Protocol):
 
     name: str
 
+    def moved(self, x: Tensor, sigma: float) -> Tensor:
+        """The latent that the branch goes on from instead of x: x itself, unless the branch has a guide (R9)."""
+
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """D of x (B, C, h, w) at noise level sigma."""
 
-    def gradient(self, x: Tensor, sigma: float) -> Gradient:
-        """The maps at x and their loss's gradient in x; the network is run no further than it must."""
+    def gradient(self, x: Tensor, sigma: float, objective: Objective | None = None) -> Gradient:
+        """The maps at x and their loss's gradient in x; the network is run no further than it must.
+
+        objective: the branch's own where None is given.
+        """
 
     def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
         """What `denoise` and `gradient` give at x, in the network passes that `denoise` needs anyway."""
 
 
 class GuidedBranch:
-    """A branch with a guide of its own, which moves the latent that its network is shown.
+    """A branch with a guide of its own, which moves the latent down the gradient of an objective of its own (R9).
 
-    While the guide is due, the branch's maps are read at x and x is moved; D is that of the moved latent. The balancer
-    and the other branches see x as it was, and so does the sampler (docs/method.md, R9).
+    While the guide is due, maps are read and the latent moves; what is denoised is the moved latent.
     """
 
-    def __init__(self, branch: Branch, guide: Guide, schedule: Schedule):
+    def __init__(self, branch: Branch, guide: Guide, objective: Objective, schedule: Schedule):
         self.name = branch.name
-        self._branch, self._guide, self._schedule = branch, guide, schedule
+        self.denoise, self.gradient = branch.denoise, branch.gradient
+        self.denoise_with_gradient = branch.denoise_with_gradient
+        self._guide, self._objective, self._schedule = guide, objective, schedule
+        self._answers = Answers()
 
-    def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        return self._branch.denoise(self._moved(x, sigma), sigma)
-
-    def gradient(self, x: Tensor, sigma: float) -> Gradient:
-        return self._branch.gradient(x, sigma)
-
-    def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
-        return self._branch.denoise_with_gradient(self._moved(x, sigma), sigma)
-
-    def _moved(self, x: Tensor, sigma: float) -> Tensor:
-        moment, answers = self._schedule.moment(sigma), []
+    def moved(self, x: Tensor, sigma: float) -> Tensor:
+        moment = self._schedule.moment(sigma)
+        answers = self._answers.at(moment)
         while self._guide.due(moment, answers):
-            answers.append(self._branch.gradient(x, sigma))
+            answers.append(self.gradient(x, sigma, self._objective))
             x = self._guide.move(x, answers[-1].g, moment)
         return x

@@ -30,6 +30,32 @@ def coefficient_gradient(g: Tensor, w: Tensor, D: Tensor, gain: float | Tensor) 
     return gain * w * (g.unsqueeze(1) * (D - mix(w, D).unsqueeze(1))).sum(2)
 
 
+class Estimates(NamedTuple):
+    """What K branches say about one latent x.
+
+    D: (B, K, C, h, w), each branch's estimate at the latent it goes on from. moves: how far from x that is, in the
+    same shape; None where no branch has moved it (docs/method.md, R9).
+    """
+
+    D: Tensor
+    moves: Tensor | None = None
+
+    def restated(self, gain: float | Tensor) -> Tensor:
+        """(B, K, C, h, w): the D_k for which a step from x ends where the branch's own step, from its own latent, ends.
+
+        gain: of the sampler's step, whose base holds (1 − gain) x (R3).
+        """
+        if self.moves is None:
+            return self.D
+        if isinstance(gain, Tensor):  # where it is 0 the latent is kept, and nothing moves
+            gain = gain.unsqueeze(1).clamp_min(torch.finfo(gain.dtype).eps)
+        return self.D + (1 - gain) / gain * self.moves
+
+    def mixed(self, w: Tensor) -> tuple[Tensor, Tensor | float]:
+        """(B, C, h, w) each: the estimate and the move that weights w (B, K, h, w) mix; 0.0 where nothing moves."""
+        return mix(w, self.D), 0.0 if self.moves is None else mix(w, self.moves)
+
+
 class RegionWeights(NamedTuple):
     """Fixed weights of all spatial branches together: `inside` on the objects and `outside` elsewhere, each 0 to 1."""
 

@@ -16,6 +16,7 @@ class TraceStep:
     weights are fixed.
     `losses`: (B, K, G), `gradient`: (B, K) largest |∂L/∂x| and `maps`: (B, K, G, H, W); None where no map was read.
     All three are NaN for a branch whose maps were not read.
+    `moves`: (B, K), the root mean square of what each branch's guide moved the latent by; None where no guide did.
     """
 
     index: int
@@ -25,6 +26,7 @@ class TraceStep:
     losses: Tensor | None = None
     gradient: Tensor | None = None
     maps: Tensor | None = None
+    moves: Tensor | None = None
 
 
 @dataclass
