@@ -1,5 +1,6 @@
 """ShapeScenes: a world of coloured shapes small enough to ship and honest enough to test the method on."""
 
+from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.settings import BalanceSettings
 
 DEFAULTS = {
@@ -11,3 +12,6 @@ DEFAULTS = {
     "balance": BalanceSettings(),
 }
 """Arguments of RealCompoPipeline that suit the bundled models."""
+
+LAYOUT_GUIDANCE = LayoutGuidance()
+"""Layout Guidance's settings that suit them."""

@@ -37,6 +37,7 @@ from shapescenes.sizes import (
     WIDTHS,
 )
 from shapescenes.tokenizer import tokenizer
+from tokencompose_core.lora import merge_lora
 
 
 def text_encoder() -> CLIPTextModel:
@@ -153,6 +154,14 @@ def segmentation_pipeline(text_to_image: StableDiffusionPipeline) -> StableDiffu
     shared = {"vae": text_to_image.vae, "text_encoder": text_to_image.text_encoder}
     controlnet.eval().requires_grad_(False)
     return _pipeline(StableDiffusionControlNetPipeline, shared, text_to_image.unet, controlnet=controlnet)
+
+
+def tokencompose_pipeline(text_to_image: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """The text-to-image pipeline with the shipped LoRA of TokenCompose in a UNet of its own; all else is shared."""
+    model = _text_to_image()
+    merge_lora(model, load("tokencompose_lora"))
+    shared = {"vae": text_to_image.vae, "text_encoder": text_to_image.text_encoder}
+    return _pipeline(StableDiffusionPipeline, shared, model)
 
 
 def _shared() -> dict[str, nn.Module]:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from inspect import signature
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, DiffusionPipeline, MultiControlNetModel
+from diffusers import (
+    ControlNetModel,
+    DiffusionPipeline,
+    MultiControlNetModel,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionXLControlNetPipeline,
+)
 from PIL import Image
 from torch import Tensor, nn
 
@@ -56,6 +63,21 @@ class ControlNets:
             "down_block_additional_residuals": [sum(level) for level in zip(*down, strict=True)],
             "mid_block_additional_residual": sum(middle),
         }
+
+
+def with_controlnets(pipeline: DiffusionPipeline, *networks: ControlNetModel) -> DiffusionPipeline:
+    """A pipeline of the same models with these ControlNets; nothing is copied.
+
+    Raises BranchMismatchError for a ControlNet of another family.
+    """
+    for network in networks:
+        check_control(network, pipeline.unet)
+    is_sdxl = hasattr(pipeline, "text_encoder_2")
+    kind = StableDiffusionXLControlNetPipeline if is_sdxl else StableDiffusionControlNetPipeline
+    own = {"add_watermarker": False} if is_sdxl else {"requires_safety_checker": False}
+    wanted = signature(kind).parameters
+    parts = {name: part for name, part in pipeline.components.items() if name in wanted}
+    return kind(**parts, **own, controlnet=networks[0] if len(networks) == 1 else list(networks))
 
 
 def control_networks(pipeline: DiffusionPipeline) -> list[nn.Module]:

@@ -49,13 +49,15 @@ class Trace:
 
         Heun and PLMS evaluate the level of the next step before they are there, DPM-2 a level between the two; the last
         evaluation is the one from which the step is made. Maps are read once a step: where an earlier evaluation read
-        them, its losses, gradient and maps are the step's.
+        them, its losses, gradient and maps are the step's; so are its moves where the last one has none.
         """
         last: dict[int, TraceStep] = {}
         for step in self.steps:
             before = last.get(step.index)
             if step.maps is None and before is not None:
                 step = replace(step, losses=before.losses, gradient=before.gradient, maps=before.maps)
+            if step.moves is None and before is not None:
+                step = replace(step, moves=before.moves)
             last[step.index] = step
         return [last[index] for index in sorted(last)]
 
