@@ -23,7 +23,7 @@ COLOURS: tuple[RGB, ...] = (
     *((0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85)),
 )
 LIMB_BRIGHTNESS = 0.6
-STICK = 4 / 512  # half a limb's width and a joint's radius, as a share of the picture's shorter side
+STICK = 4.5 / 512  # half a limb's width and a joint's radius: a pixel and 4 around it, where the shorter side is 512
 
 
 def draw_pose(layout: Layout, size: tuple[int, int]) -> Image.Image:

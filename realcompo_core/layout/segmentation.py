@@ -243,9 +243,9 @@ def _labels(picture: np.ndarray, colours: list[RGB], owners: Mapping[RGB, str], 
         most = np.bincount(strange).argmax()
         colour, near = tuple(channels[most].tolist()), known[nearest[most]]
         raise UnknownClassError(
-            f"picture: {np.count_nonzero(where == most)} pixels have the colour {colour}, which is none of the palette's; "
-            f"nearest is {owners.get(near, 'background')!r} {near}, {distance[most]} away, and {tolerance} are tolerated. "
-            "Choose the palette that it was drawn with, save it as PNG, or raise tolerance"
+            f"picture: {np.count_nonzero(where == most)} pixels have the colour {colour}, which is none of the "
+            f"palette's; nearest is {owners.get(near, 'background')!r} {near}, {distance[most]} away, and "
+            f"{tolerance} are tolerated. Choose the palette that it was drawn with, save it as PNG, or raise tolerance"
         )
     return labels
 
