@@ -166,6 +166,12 @@ def test_what_no_object_covers_is_black_and_large_pictures_are_the_small_ones_en
     assert (picture[:, 512:1024] == TREE).all() and not picture[:, :512].any() and not picture[:, 1024:].any()
 
 
+def test_an_object_smaller_than_a_pixel_is_drawn():
+    layout = Layout((LayoutObject("the sky", (0, 0, 1, 1)), LayoutObject("a pole", (0.53, 0, 0.55, 1))))
+    picture = np.asarray(draw_segmentation(layout, ADE20K, (8, 4)))
+    assert (picture[:, 4] == (51, 0, 255)).all() and (np.delete(picture, 4, 1) == SKY).all()
+
+
 def test_regions_of_poses_and_masks_are_drawn_in_their_shape():
     mask = np.zeros((4, 4), bool)
     mask[0, 0] = mask[3, 3] = True

@@ -58,12 +58,13 @@ def draw_segmentation(
 ) -> Image.Image:
     """The layout's regions as an RGB picture of `size` (width, height) pixels, each in the colour of its class.
 
-    The rest is black. Where regions overlap, the smaller one is in front. Which class a phrase has: see `class_of`.
+    The rest is black. Where regions overlap, the smaller one is in front; one smaller than a pixel still has a pixel.
+    Which class a phrase has: see `class_of`.
     """
     scale = max(1.0, max(size) / LARGEST)
     width, height = (max(1, round(side / scale)) for side in size)
     colours = [palette[class_of(item.phrase, palette, classes)] for item in layout.objects]
-    inside = [region_of(item).coverage(height, width) > 0.5 for item in layout.objects]
+    inside = [_inside(item, height, width) for item in layout.objects]
     picture = np.full((height, width, 3), BACKGROUND, np.uint8)
     for index in sorted(range(len(inside)), key=lambda i: -int(torch.count_nonzero(inside[i]))):
         picture[inside[index].numpy()] = colours[index]
@@ -192,6 +193,12 @@ def parse_indices(text: str) -> dict[int, str] | list[str]:
             raise PhraseCountError(f"phrases: {label} is named twice, {named[int(label)]!r} and {phrase!r}")
         named[int(label)] = phrase
     return named
+
+
+def _inside(item: LayoutObject, height: int, width: int) -> torch.Tensor:
+    """(height, width) bool: pixels that lie in the region by more than half; for a tiny one those with most of it."""
+    covered = region_of(item).coverage(height, width)
+    return covered > 0.5 if covered.max() > 0.5 else covered > 0.99 * covered.max()
 
 
 @cache
