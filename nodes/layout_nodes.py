@@ -18,26 +18,41 @@ from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
 
-from realcompo_core.errors import Cancelled, ProviderError
+from realcompo_core.errors import Cancelled, LayoutError, ProviderError
 from realcompo_core.layout import MIN_CONFIDENCE, Layout
 from realcompo_core.layout.drawing import draw_layout
 from realcompo_core.layout.formats import (
     from_boxes_or_elements,
     from_masks,
-    from_pose_keypoints,
     split_phrases,
     to_bounding_boxes,
     to_elements,
 )
+from realcompo_core.layout.keypoints import from_pose_keypoints, parse_people
+from realcompo_core.layout.openpose_picture import draw_pose
+from realcompo_core.layout.segmentation import (
+    ADE20K,
+    TOLERANCE,
+    draw_segmentation,
+    from_colour_map,
+    from_index_mask,
+    parse_classes,
+    parse_indices,
+    parse_phrases,
+)
 from realcompo_core.providers import get_provider, provider_names
 from realcompo_core.providers.prompting import single_message
 from realcompo_core.providers.text import parse_reply
+from shapescenes.palette import PALETTE as SHAPESCENES
 
-from .schema import ADVANCED, schema, size_inputs
+from .schema import ADVANCED, MAX_SIDE, schema, size_inputs
 from .types import ArrayType, BoundingBoxType, LayoutType, PoseKeypointType
 
 POLL = 0.2  # seconds between two looks at a provider that is still thinking
 ABSENT = object()
+PALETTES = {"ADE20K": ADE20K, "ShapeScenes": SHAPESCENES}
+OPENPOSE = "openpose"
+SEGMENTATION = {f"segmentation ({name})": palette for name, palette in PALETTES.items()}
 
 PHRASES_TIP = "What the objects are: one phrase a line, or separated by commas. A single phrase names them all."
 PROMPT_TIP = "The sentence that the layout belongs to. If given, every phrase must occur in it."
@@ -61,8 +76,12 @@ def picture_of(layout: Layout, width: int, height: int, background: torch.Tensor
     pictures = [None]
     if background is not None:
         pictures = [Image.fromarray(image[..., :3].mul(255).byte().cpu().numpy()) for image in background.clamp(0, 1)]
-    drawn = [np.asarray(draw_layout(layout, (width, height), picture)) for picture in pictures]
-    return torch.from_numpy(np.stack(drawn)).float() / 255
+    return image_of([draw_layout(layout, (width, height), picture) for picture in pictures])
+
+
+def image_of(pictures: list[Image.Image]) -> torch.Tensor:
+    """Pictures of one size as IMAGE: (images, height, width, 3) in 0..1."""
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).float() / 255
 
 
 class LLMLayout(io.ComfyNode):
@@ -277,7 +296,7 @@ class LayoutFromMasks(io.ComfyNode):
 
     @classmethod
     def execute(cls, masks, phrases, prompt="") -> io.NodeOutput:
-        masks = masks.reshape(-1, *masks.shape[-2:]).cpu().float().numpy()
+        masks = masks.cpu().float().numpy()
         return io.NodeOutput(from_masks(masks, split_phrases(phrases), prompt=prompt).validate(prompt or None))
 
 
@@ -290,8 +309,18 @@ class LayoutFromKeypoints(io.ComfyNode):
             description="A layout from poses, one object per person; its region has the shape of the pose.",
             search_aliases=["pose to layout", "openpose to layout"],
             inputs=[
-                PoseKeypointType.Input("keypoints", tooltip="Poses of OpenPose, DWPose or SDPose nodes."),
-                phrases_input(),
+                io.MultiType.Input(
+                    "keypoints",
+                    [PoseKeypointType, io.String],
+                    tooltip="Poses of OpenPose, DWPose or SDPose nodes, or the JSON text that OpenPose writes.",
+                ),
+                io.String.Input(
+                    "phrases",
+                    multiline=True,
+                    default="",
+                    tooltip="Who the people are: one phrase a line, or separated by commas. A number word takes as "
+                    "many people (two dancers). A single phrase names them all.",
+                ),
                 prompt_input(),
                 image_input(),
                 io.Float.Input(
@@ -304,16 +333,118 @@ class LayoutFromKeypoints(io.ComfyNode):
                     tooltip="Keypoints with this confidence or less count as not seen.",
                     extra_dict=ADVANCED,
                 ),
+                io.String.Input(
+                    "people",
+                    default="",
+                    optional=True,
+                    tooltip="Which people the phrases name, counted from 0, one entry a phrase: 2, 0 or 0+1, 2. Others "
+                    "are left out. Empty: all, in their order.",
+                ),
+                io.Combo.Input(
+                    "region",
+                    options=["pose", "box"],
+                    default="pose",
+                    optional=True,
+                    tooltip="Where a person may be: around the seen joints and limbs, or in the box around them.",
+                    extra_dict=ADVANCED,
+                ),
+                *(
+                    io.Int.Input(
+                        name,
+                        default=0,
+                        min=0,
+                        max=MAX_SIDE,
+                        optional=True,
+                        tooltip=f"{name.capitalize()} in pixels of the picture that the keypoints are measured in, if "
+                        "they do not say it themselves, as OpenPose's files. 0: they say it.",
+                        extra_dict=ADVANCED,
+                    )
+                    for name in ("width", "height")
+                ),
             ],
             outputs=[LayoutType.Output(display_name="layout", tooltip="The persons, their regions and boxes.")],
         )
 
     @classmethod
-    def execute(cls, keypoints, phrases, prompt="", image=0, min_confidence=MIN_CONFIDENCE) -> io.NodeOutput:
+    def execute(cls, keypoints, phrases, prompt="", people="", **settings) -> io.NodeOutput:
         layout = from_pose_keypoints(
-            keypoints, split_phrases(phrases), image=image, min_confidence=min_confidence, prompt=prompt
+            keypoints, split_phrases(phrases), people=parse_people(people), prompt=prompt, **settings
         )
         return io.NodeOutput(layout.validate(prompt or None))
+
+
+class LayoutFromSegmentation(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoLayoutFromSegmentation",
+            display_name="Layout from Segmentation",
+            description="A layout from a segmentation picture in a palette's colours, or from a mask of class numbers.",
+            search_aliases=[
+                "ADE20K to layout",
+                "color map to layout",
+                "semantic map to layout",
+                "index mask to layout",
+            ],
+            inputs=[
+                io.String.Input(
+                    "phrases",
+                    multiline=True,
+                    default="",
+                    tooltip="What the objects are, one a line or separated by commas. With picture: a red car, or with "
+                    "its class a corgi=animal; empty takes every class. With index_mask: 1=a cat.",
+                ),
+                prompt_input(),
+                io.Image.Input("picture", optional=True, tooltip="The segmentation picture, one flat colour a class."),
+                io.Combo.Input(
+                    "palette",
+                    options=list(PALETTES),
+                    default="ADE20K",
+                    optional=True,
+                    tooltip="Whose colours the picture has. ADE20K: the 150 classes of segmenters and ControlNets.",
+                ),
+                io.Mask.Input(
+                    "index_mask",
+                    optional=True,
+                    tooltip="In place of picture: a mask whose values are class numbers, whole or divided by 255.",
+                ),
+                image_input(),
+                io.Int.Input(
+                    "tolerance",
+                    default=TOLERANCE,
+                    min=0,
+                    max=255,
+                    optional=True,
+                    tooltip="How far a channel of 0 to 255 may be from the palette's colour. Raise it for a map that "
+                    "was saved as JPEG.",
+                    extra_dict=ADVANCED,
+                ),
+            ],
+            outputs=[LayoutType.Output(display_name="layout", tooltip="The objects, their regions and boxes.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, phrases, prompt="", picture=None, palette="ADE20K", index_mask=None, image=0, tolerance=TOLERANCE
+    ) -> io.NodeOutput:
+        if (picture is None) == (index_mask is None):
+            raise LayoutError("connect either picture or index_mask: one of them, not both")
+        if index_mask is not None:
+            mask = image_at(index_mask.reshape(-1, *index_mask.shape[-2:]), image, "index_mask")
+            layout = from_index_mask(mask.cpu().numpy(), parse_indices(phrases), prompt=prompt)
+        else:
+            colours = image_at(picture, image, "picture")[..., :3].clamp(0, 1).mul(255).round().byte().cpu().numpy()
+            named, classes = parse_phrases(phrases)
+            layout = from_colour_map(
+                colours, PALETTES[palette], named, classes=classes, tolerance=tolerance, prompt=prompt
+            )
+        return io.NodeOutput(layout.validate(prompt or None))
+
+
+def image_at(batch: torch.Tensor, image: int, name: str) -> torch.Tensor:
+    if image >= len(batch):
+        raise LayoutError(f"{name}: no image {image} among {len(batch)}")
+    return batch[image]
 
 
 class LayoutFromJSON(io.ComfyNode):
@@ -374,4 +505,53 @@ class LayoutPreview(io.ComfyNode):
         return io.NodeOutput(picture, layout.to_json(), ui=ui.PreviewImage(picture))
 
 
-NODES = [LLMLayout, LayoutFromBoxes, LayoutFromMasks, LayoutFromKeypoints, LayoutFromJSON, LayoutPreview]
+class ControlPicture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoControlPicture",
+            display_name="Control Picture",
+            description="A layout as the picture that a ControlNet reads: a segmentation map or stick figures.",
+            search_aliases=["layout to ControlNet", "layout to segmentation", "draw openpose", "ADE20K map"],
+            inputs=[
+                LayoutType.Input("layout", tooltip="The layout to draw. OpenPose pictures need keypoints."),
+                io.Combo.Input(
+                    "kind",
+                    options=[*SEGMENTATION, OPENPOSE],
+                    default=next(iter(SEGMENTATION)),
+                    tooltip="What the ControlNet was trained with: a map in a palette's colours, or stick figures.",
+                ),
+                *size_inputs("the picture to sample"),
+                io.String.Input(
+                    "classes",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="For segmentation: classes of phrases whose noun the palette does not know, one a line or "
+                    "separated by commas: corgi=dog.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The picture, for Apply ControlNet.")],
+        )
+
+    @classmethod
+    def execute(cls, layout, kind, width, height, classes="") -> io.NodeOutput:
+        size = (width, height)
+        if kind == OPENPOSE and classes.strip():
+            raise LayoutError(f"classes: {classes!r} is for segmentation pictures, leave it empty for {OPENPOSE}")
+        if kind == OPENPOSE:
+            return io.NodeOutput(image_of([draw_pose(layout, size)]))
+        picture = draw_segmentation(layout, SEGMENTATION[kind], size, parse_classes(classes))
+        return io.NodeOutput(image_of([picture]))
+
+
+NODES = [
+    LLMLayout,
+    LayoutFromBoxes,
+    LayoutFromMasks,
+    LayoutFromKeypoints,
+    LayoutFromSegmentation,
+    LayoutFromJSON,
+    LayoutPreview,
+    ControlPicture,
+]

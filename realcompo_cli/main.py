@@ -105,6 +105,12 @@ DtypeOption = Annotated[
     typer.Option(help="Precision.", show_default="fp16 on a GPU, fp32 on the CPU"),
 ]
 SizeOption = Annotated[str, typer.Option(help="Width x height in pixels.", metavar="WxH")]
+PaletteOption = Annotated[
+    Literal["ADE20K", "ShapeScenes"] | None,
+    typer.Option(help="Whose colours a segmentation picture has.", show_default="ADE20K"),
+]
+LayoutPictureOption = Annotated[Path, typer.Option(help="Picture of the layout.")]
+LayoutFileOption = Annotated[Path, typer.Option(help="The layout for `realcompo generate --layout`.")]
 
 
 @app.callback()
@@ -338,8 +344,8 @@ def layout_command(
     ] = None,
     cache: Annotated[bool, typer.Option(help="Use layouts that a language model proposed before.")] = True,
     size: SizeOption = "512x512",
-    output: Annotated[Path, typer.Option(help="Picture of the layout.")] = Path("layout.png"),
-    json: Annotated[Path, typer.Option(help="The layout for `realcompo generate --layout`.")] = Path("layout.json"),
+    output: LayoutPictureOption = Path("layout.png"),
+    json: LayoutFileOption = Path("layout.json"),
     schema: Annotated[  # eager: it needs no prompt
         bool,
         typer.Option(
@@ -348,23 +354,99 @@ def layout_command(
     ] = False,
 ) -> None:
     """Propose a layout for a sentence: a table, a picture and a JSON file."""
-    from realcompo_core.layout.drawing import draw_layout
     from realcompo_core.providers.text import TextProvider
 
     pixels = size_of(size)
     source = TextProvider(reply.read()) if reply else named_provider(provider, cache)
     with out.status(f"Asking the provider {source.name}"):
         found = propose(source, prompt, pixels)
-    table = Table("phrase", "x0", "y0", "x1", "y1", title=Text(prompt), title_justify="left")
-    for item in found.objects:
-        table.add_row(Text(item.phrase), *(f"{edge:.3f}" for edge in item.box))
-    out.print(table)
-    for name, phrase in (("background", found.background), ("without", found.negative)):
-        if phrase:
-            out.print(Text(f"{name}: {phrase}"))
+    show_layout(found, pixels, output, json)
+
+
+@app.command("layout-from")
+def layout_from(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON with people's keypoints (OpenPose, POSE_KEYPOINT), or a segmentation picture.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ],
+    prompt: PromptArgument,
+    phrases: Annotated[
+        str,
+        typer.Option(
+            help="Who the people are: two dancers, a boy; or what the classes are: a red car, a corgi=animal.",
+            show_default=False,
+        ),
+    ],
+    people: Annotated[
+        str, typer.Option(help="Whom the phrases name, from 0: 2, 0 or 0+1, 2.", show_default="all in their order")
+    ] = "",
+    region: Annotated[
+        Literal["pose", "box"] | None,
+        typer.Option(help="Where a person may be: around the pose, or in its box.", show_default="pose"),
+    ] = None,
+    canvas: Annotated[
+        str,
+        typer.Option(
+            help="Width x height of the picture that keypoints are measured in.",
+            metavar="WxH",
+            show_default="as their file says",
+        ),
+    ] = "",
+    palette: PaletteOption = None,
+    size: SizeOption = "512x512",
+    output: LayoutPictureOption = Path("layout.png"),
+    json: LayoutFileOption = Path("layout.json"),
+) -> None:
+    """Take a layout from a pose or a segmentation: a table, a picture and a JSON file.
+
+    Example: realcompo layout-from pose.json "two dancers and a boy" --phrases "two dancers, a boy"
+    """
+    from . import layouts
+
+    pixels = size_of(size)
+    if layouts.is_picture(file):
+        check_unused({"--people": people, "--region": region, "--canvas": canvas}, "a segmentation picture")
+        found = layouts.of_segmentation(file, prompt, phrases, palette or "ADE20K")
+    else:
+        check_unused({"--palette": palette}, "keypoints")
+        measured = size_of(canvas) if canvas else (0, 0)
+        found = layouts.of_keypoints(file, prompt, phrases, people, region or "pose", measured)
+    show_layout(found, pixels, output, json)
+
+
+@app.command("control-picture")
+def control_picture(
+    layout: Annotated[Path, typer.Argument(help="Layout JSON.", exists=True, dir_okay=False, show_default=False)],
+    kind: Annotated[
+        Literal["segmentation", "openpose"],
+        typer.Option(help="A map of classes, or stick figures of a layout with keypoints."),
+    ] = "segmentation",
+    palette: PaletteOption = None,
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="Classes of phrases that the palette does not know: corgi=dog.", show_default="by their nouns"
+        ),
+    ] = "",
+    size: SizeOption = "512x512",
+    output: Annotated[Path, typer.Option(help="The picture.")] = Path("control.png"),
+) -> None:
+    """Draw a layout as the picture that a segmentation or pose ControlNet reads."""
+    from . import layouts
+
+    pixels, found = size_of(size), read_layout(layout)
+    if kind == "openpose":
+        check_unused({"--palette": palette, "--classes": classes}, "openpose")
+        picture = layouts.draw_pose(found, pixels)
+    else:
+        picture = layouts.segmentation(found, palette or "ADE20K", classes, pixels)
     with kept_files(Path()) as files:
-        files.write_picture(str(output), draw_layout(found, pixels))
-        files.write(str(json), found.to_json())
+        files.write_picture(str(output), picture)
 
 
 @app.command()
@@ -438,6 +520,28 @@ def read_layout(path: Path) -> Layout:
         return Layout.from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise LayoutFormatError(f"cannot read the layout {path}: {error}") from error
+
+
+def show_layout(found: Layout, size: tuple[int, int], output: Path, json: Path) -> None:
+    """Prints the layout as a table, and writes it as a picture and as JSON."""
+    from realcompo_core.layout.drawing import draw_layout
+
+    table = Table("phrase", "x0", "y0", "x1", "y1", title=Text(found.prompt), title_justify="left")
+    for item in found.objects:
+        table.add_row(Text(item.phrase), *(f"{edge:.3f}" for edge in item.box))
+    out.print(table)
+    for name, phrase in (("background", found.background), ("without", found.negative)):
+        if phrase:
+            out.print(Text(f"{name}: {phrase}"))
+    with kept_files(Path()) as files:
+        files.write_picture(str(output), draw_layout(found, size))
+        files.write(str(json), found.to_json())
+
+
+def check_unused(options: dict[str, str | None], source: str) -> None:
+    """None of the options is given: they say nothing about `source`."""
+    if given := [name for name, value in options.items() if value]:
+        raise typer.BadParameter(f"{given[0]} says nothing about {source}: leave it out")
 
 
 def write_layout(files: Files, layout: Layout, size: tuple[int, int] = (512, 512)) -> None:

@@ -93,6 +93,73 @@ def test_layout_from_standard_input_notes_what_it_clipped(tmp_path):
     assert result.exit_code == 0 and "clipped" in result.output
 
 
+@pytest.fixture
+def pose_file(tmp_path):
+    """Three people as the OpenPose program writes them, in a picture of 300 x 200 pixels."""
+    people = [[v for i in range(18) for v in (x + i % 2 * 20, 20 + 9 * i, 0.9)] for x in (20, 120, 220)]
+    path = tmp_path / "pose_keypoints.json"
+    path.write_text(json.dumps({"version": 1.3, "people": [{"pose_keypoints_2d": points} for points in people]}))
+    return path
+
+
+def test_layout_from_keypoints_and_its_stick_figures(tmp_path, pose_file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prompt = "two dancers and a boy"
+    result = run("layout-from", pose_file, prompt, "--phrases", "two dancers, a boy", "--canvas", "300x200")
+    assert result.exit_code == 0 and "two dancers" in result.output, result.output
+    layout = Layout.from_json(Path("layout.json").read_text())
+    assert [item.phrase for item in layout.objects] == [
+        "two dancers",
+        "two dancers",
+        "a boy",
+    ] and layout.prompt == prompt
+    chosen = ("--people", "2, 0", "--region", "box", "--canvas", "300x200")
+    result = run("layout-from", pose_file, "a girl and a boy", "--phrases", "a girl, a boy", *chosen)
+    assert result.exit_code == 0, result.output
+    layout = Layout.from_json(Path("layout.json").read_text())
+    assert layout.objects[0].box[0] > 0.5 > layout.objects[1].box[0] and layout.objects[0].region == "box"
+    result = run("control-picture", "layout.json", "--kind", "openpose", "--size", "150x100", "--output", "pose.png")
+    assert result.exit_code == 0, result.output
+    picture = Image.open("pose.png")
+    assert picture.size == (150, 100) and picture.getpixel((110, 10)) == (255, 0, 0), "the girl's nose"
+    assert picture.crop((60, 0, 100, 100)).getextrema() == ((0, 0),) * 3
+
+
+def test_layout_from_a_segmentation_that_control_picture_drew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    objects = LayoutObject("a gizmo", (0, 0.5, 0.5, 1)), LayoutObject("the sky", (0, 0, 1, 0.5))
+    Path("layout.json").write_text(Layout(objects).to_json())
+    result = run("control-picture", "layout.json", "--classes", "gizmo=toy", "--size", "64x32")
+    assert result.exit_code == 0 and Image.open("control.png").size == (64, 32), result.output
+    phrases = "a gizmo=toy, the sky"
+    result = run("layout-from", "control.png", "a gizmo under the sky", "--phrases", phrases, "--json", "again.json")
+    assert result.exit_code == 0, result.output
+    again = Layout.from_json(Path("again.json").read_text())
+    assert [(item.phrase, item.box) for item in again.objects] == [(item.phrase, item.box) for item in objects]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("layout-from", "pose_keypoints.json", "boys", "--phrases", "boys"), "give the picture's width and height"),
+        (("layout-from", "pose_keypoints.json", "boys", "--phrases", "a boy, a boy"), "3 people but 2 phrases"),
+        (("layout-from", "pose_keypoints.json", "boys", "--phrases", "boys", "--palette", "ADE20K"), "--palette says"),
+        (("layout-from", "text.png", "boys", "--phrases", "boys"), "cannot read the segmentation text.png"),
+        (("layout-from", "text.png", "boys", "--phrases", "boys", "--people", "0"), "--people says nothing"),
+        (("control-picture", "layout.json", "--kind", "openpose"), "none of its objects has keypoints"),
+        (("control-picture", "layout.json", "--kind", "openpose", "--classes", "a=b"), "--classes says nothing"),
+        (("control-picture", "layout.json"), "'a gizmo' is none of the palette's 150 classes"),
+    ],
+)
+def test_layouts_and_control_pictures_that_cannot_be(tmp_path, pose_file, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("text.png").write_text("no picture")
+    Path("layout.json").write_text(Layout((LayoutObject("a gizmo", (0, 0, 1, 1)),)).to_json())
+    result = run(*arguments)
+    assert result.exit_code in (1, 2) and message in flat(result.output), result.output
+    assert names(tmp_path) == {"text.png", "layout.json", "pose_keypoints.json"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -19,7 +19,7 @@ NAN = float("nan")
 def same(a: Layout, b: Layout) -> bool:
     """Equality to the last bit, masks included."""
     return (a.prompt, a.background, a.negative) == (b.prompt, b.background, b.negative) and all(
-        (x.phrase, x.box, x.keypoints) == (y.phrase, y.box, y.keypoints)
+        (x.phrase, x.box, x.keypoints, x.region) == (y.phrase, y.box, y.keypoints, y.region)
         and (x.mask is None) == (y.mask is None)
         and np.array_equal(x.mask, y.mask)
         for x, y in zip(a.objects, b.objects, strict=True)
@@ -92,7 +92,8 @@ def layouts(draw):
     mask = st.none() | hnp.arrays(bool, shape).filter(np.any)
     keypoints = st.lists(st.tuples(number, number, unit), max_size=3).map(tuple)
     phrase = st.text(min_size=1).filter(str.strip)
-    objects = draw(st.lists(st.builds(LayoutObject, phrase, boxes, mask, keypoints), max_size=4))
+    region = st.sampled_from(("shape", "box"))
+    objects = draw(st.lists(st.builds(LayoutObject, phrase, boxes, mask, keypoints, region), max_size=4))
     return Layout(tuple(objects), draw(st.text()), draw(st.text()), draw(st.text()))
 
 
@@ -146,6 +147,8 @@ def edited(path: tuple, value) -> dict:
         (("objects", 1, "box", 2), True, r"objects\[1\].box"),
         (("objects", 1, "box", 2), 10**400, r"objects\[1\].box"),
         (("objects", 1, "keypoints", 0), [0.1, 0.2], r"objects\[1\].keypoints\[0\]"),
+        (("objects", 1, "region"), "pose", r"objects\[1\] \('a cat'\): region 'pose'"),
+        (("objects", 1, "region"), None, r"objects\[1\].region: None"),
         (("objects", 1, "mask"), "iVBOR", r"objects\[1\].mask: 'iVBOR'"),
         (("objects", 1, "mask", "size"), [24, 10**9], r"objects\[1\].mask.size"),
         (("objects", 1, "mask", "runs", 0), -3, r"objects\[1\].mask.runs"),

@@ -10,7 +10,6 @@ from realcompo_core.layout.formats import (
     from_boxes_or_elements,
     from_elements,
     from_masks,
-    from_pose_keypoints,
     split_phrases,
     to_bounding_boxes,
     to_elements,
@@ -198,88 +197,39 @@ def test_masks_are_inside_above_one_half():
     assert [item.box for item in layout.objects] == [(0.25, 0, 0.5, 0.5), (0, 0, 1, 1)]
 
 
+@pytest.mark.parametrize(
+    "batch",
+    [
+        lambda mask: mask,
+        lambda mask: mask[None],
+        lambda mask: mask[None, None],
+        lambda mask: [mask],
+        lambda mask: [mask[None]],
+        lambda mask: mask[None].astype(np.float32),
+    ],
+    ids=["(H, W)", "(1, H, W)", "(1, 1, H, W)", "[(H, W)]", "[(1, H, W)]", "float"],
+)
+def test_every_shape_of_one_mask(batch):
+    mask = np.zeros((2, 4), bool)
+    mask[1, 2] = True
+    (item,) = from_masks(batch(mask), "a cat").objects
+    assert item.box == (0.5, 0.5, 0.75, 1) and np.array_equal(item.mask, mask)
+
+
+def test_a_batch_with_a_channel_has_one_object_a_mask():
+    masks = np.zeros((3, 1, 2, 4))
+    masks[[0, 1, 2], 0, 0, [0, 1, 3]] = 1
+    assert [item.box[0] for item in from_masks(masks, "a cat").objects] == [0, 0.25, 0.75]
+
+
 def test_bad_masks_are_named():
-    with pytest.raises(errors.MaskShapeError, match=r"\(4, 4\)"):
-        from_masks(np.ones((4, 4)), ["a cat"])
+    with pytest.raises(errors.MaskShapeError, match=r"\(4, 4, 4, 3\)"):
+        from_masks(np.ones((4, 4, 4, 3)), ["a cat"])
+    with pytest.raises(errors.MaskShapeError, match=r"\(0, 4, 4\)"):
+        from_masks(np.ones((0, 4, 4)), ["a cat"])
+    with pytest.raises(errors.MaskShapeError, match=r"\(4, 4\), \(2, 4\)"):
+        from_masks([np.ones((4, 4)), np.ones((2, 4))], ["a cat", "a dog"])
     with pytest.raises(errors.PhraseCountError, match="3 masks but 2 phrases"):
         from_masks(np.ones((3, 4, 4)), ["a cat", "a dog"])
     with pytest.raises(errors.EmptyMaskError, match="a cat"):
         from_masks(np.zeros((1, 4, 4)), ["a cat"])
-
-
-def person(*points):
-    """18 keypoints, of which all but `points` were not seen."""
-    return {"pose_keypoints_2d": [value for point in points for value in point] + [0.0] * 3 * (18 - len(points))}
-
-
-def pose_of(*people, width=200, height=100):
-    return [{"canvas_width": width, "canvas_height": height, "people": list(people)}]
-
-
-STANDING = person((50, 20, 0.9), (60, 70, 0.8), (190, 95, 0.1))
-
-
-def test_box_of_a_pose_pads_the_confident_keypoints():
-    (item,) = from_pose_keypoints(pose_of(STANDING), "a dancer").objects
-    assert item.box == pytest.approx(((50 - 5) / 200, (20 - 5) / 100, (60 + 5) / 200, (70 + 5) / 100))
-    assert len(item.keypoints) == 18
-    assert item.keypoints[2] == (0.95, 0.95, 0.1)
-
-
-def test_pose_at_the_border_stays_inside():
-    (item,) = from_pose_keypoints(pose_of(person((-20, 50, 1), (150, 99, 1))), "a dancer").objects
-    assert item.box[0] == 0 and item.box[3] == 1
-
-
-def test_pose_in_shares_of_the_canvas_is_the_same_layout():
-    shares = person((0.25, 0.2, 0.9), (0.3, 0.7, 0.8), (0.95, 0.95, 0.1))
-    (from_shares,) = from_pose_keypoints(pose_of(shares), "a dancer").objects
-    (from_pixels,) = from_pose_keypoints(pose_of(STANDING), "a dancer").objects
-    assert (from_shares.box, from_shares.keypoints) == (from_pixels.box, from_pixels.keypoints)
-
-
-@pytest.mark.parametrize(("min_confidence", "kept"), [(0.3, 0.2), (0.1, 1.0), (0.0, 1.0)])
-def test_keypoints_that_a_lower_min_confidence_lets_through_count_as_seen_later_too(min_confidence, kept):
-    """Only the box heeded min_confidence; drawings and regions had a threshold of their own."""
-    pose = pose_of(person((50, 20, 0.9), (60, 70, 0.2), (150, 95, 0.5)))
-    (item,) = from_pose_keypoints(pose, "a dancer", min_confidence=min_confidence).objects
-    assert [c for _, _, c in item.keypoints] == [0.9, kept, 0.5] + [0.0] * 15
-
-
-def test_keypoints_that_a_higher_min_confidence_refuses_count_as_unseen_later_too():
-    pose = pose_of(person((50, 20, 0.9), (60, 70, 0.8), (150, 95, 0.5)))
-    (item,) = from_pose_keypoints(pose, "a dancer", min_confidence=0.6).objects
-    assert [c for _, _, c in item.keypoints[:3]] == [0.9, 0.8, 0.0]
-
-
-def test_poses_and_phrases_must_agree():
-    two = pose_of(STANDING, STANDING)
-    assert [item.phrase for item in from_pose_keypoints(two, "a dancer").objects] == ["a dancer"] * 2
-    with pytest.raises(errors.PhraseCountError, match="2 people but 3 phrases"):
-        from_pose_keypoints(two, ["a", "b", "c"])
-    with pytest.raises(errors.PhraseCountError, match="0 people but 2 phrases"):
-        from_pose_keypoints(pose_of(), ["a", "b"])
-
-
-def test_pose_of_the_image_asked_for():
-    frames = pose_of() + pose_of(STANDING)
-    assert len(from_pose_keypoints(frames, "a dancer", image=1).objects) == 1
-    with pytest.raises(errors.LayoutFormatError, match="image 2"):
-        from_pose_keypoints(frames, "a dancer", image=2)
-
-
-@pytest.mark.parametrize(
-    ("pose", "error", "told"),
-    [
-        (pose_of(person((50, 20, 0.9))), errors.EmptyBoxError, r"people\[0\] \(a dancer\): 1 keypoints"),
-        (pose_of(person((500, 20, 1), (600, 90, 1))), errors.BoxOutsideError, "2.4"),
-        (pose_of({"pose_keypoints_2d": None}), errors.EmptyBoxError, "0 keypoints"),
-        (pose_of({"pose_keypoints_2d": [1, 2, 3, 4]}), errors.LayoutFormatError, "4 numbers"),
-        ([{"people": [STANDING]}], errors.LayoutFormatError, "canvas_width"),
-        ([{"canvas_width": 9, "canvas_height": 9}], errors.LayoutFormatError, "people"),
-        (pose_of(person((50, 20, 1), (float("nan"), 30, 1), (80, 60, 1))), errors.NotFiniteError, "nan"),
-    ],
-)
-def test_bad_poses_are_named(pose, error, told):
-    with pytest.raises(error, match=told):
-        from_pose_keypoints(pose, "a dancer")

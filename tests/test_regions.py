@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from realcompo_core.attention.losses import share_inside
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.layout.formats import from_pose_keypoints
+from realcompo_core.layout.keypoints import from_pose_keypoints
 from realcompo_core.layout.regions import (
     BoxRegion,
     KeypointRegion,
@@ -169,6 +169,14 @@ def test_region_of_a_pose_lies_in_the_box_that_the_import_draws_around_it_and_is
     posed, boxed = (coverage(one, 20, 30) for one in (item, LayoutObject("a dancer", item.box)))
     assert (posed <= boxed + 0.05).all()
     assert posed.sum() < 0.6 * boxed.sum()
+
+
+def test_an_object_that_says_so_is_in_its_box_whatever_else_it_has():
+    mask = np.zeros((4, 4), bool)
+    mask[0, 0] = True
+    given = {"box": (0.5, 0.5, 1, 1), "mask": mask, "keypoints": ((0.1, 0.1, 1.0), (0.2, 0.2, 1.0))}
+    covered = coverage(LayoutObject("a dancer", **given, region="box"), 4, 4)
+    assert covered.tolist() == coverage(LayoutObject("a dancer", (0.5, 0.5, 1, 1)), 4, 4).tolist()
 
 
 @pytest.mark.parametrize("radii", [(0.01, 0.3, 0.31, 1, 2.5, 40)])

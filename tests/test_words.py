@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.published_data import COCO_CAPTIONS, MULTIGEN_PROMPTS
 from realcompo_core.errors import PhraseNotInPromptError
-from realcompo_core.text.words import head_noun, match_phrases, singular, split_words
+from realcompo_core.text.words import count_of, head_noun, match_phrases, noun_words, singular, split_words
 
 PLURALS = (
     "people:person men:man women:woman snowmen:snowman children:child mice:mouse geese:goose feet:foot "
@@ -155,3 +155,31 @@ def test_categories_of_real_prompts_are_told_apart(published_text):
         texts = [record["text"][match.words[0][0] : match.words[-1][1]] for match in matches]
         assert texts == phrases
         assert len({match.head for match in matches}) == len(phrases)
+
+
+@pytest.mark.parametrize(
+    "phrase, number",
+    [
+        ("a dog", 1),
+        ("the tall man with two swords", 1),
+        ("four friends", 4),
+        ("two happy young dancers", 2),
+        ("3 dogs", 3),
+        ("a pair of skaters", 2),
+        ("a couple", 2),
+        ("a group of four friends", 4),
+        ("a group of friends", None),
+        ("two groups of people", None),
+        ("people", None),
+        ("some dogs", None),
+        ("one sheep", 1),
+        ("", 1),
+    ],
+)
+def test_how_many_a_phrase_names(phrase, number):
+    assert count_of(phrase) == number
+
+
+def test_words_up_to_the_noun():
+    assert noun_words("two Red cars on a road") == ["two", "red", "car"]
+    assert noun_words("!") == []

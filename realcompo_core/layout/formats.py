@@ -13,7 +13,6 @@ from reprlib import repr as short
 import numpy as np
 
 from ..errors import (
-    EmptyBoxError,
     EmptyMaskError,
     EmptyPhraseError,
     LayoutFormatError,
@@ -21,7 +20,6 @@ from ..errors import (
     PhraseCountError,
 )
 from .layout import Box, Layout, LayoutObject
-from .pose import MARGIN, MIN_CONFIDENCE
 
 ELEMENT_GRID = 1000  # coordinates of `elements` are in thousandths of the picture
 OVERSHOOT = 0.02  # boxes of detectors and drag canvases may end a few pixels outside the picture
@@ -50,8 +48,8 @@ def from_bounding_boxes(
     if phrases is None:
         phrases = [_label(box, f"boxes[{i}]") for i, box in enumerate(boxes)]
     objects = []
-    for i, (box, phrase) in enumerate(zip(boxes, _one_phrase_each(phrases, len(boxes), "boxes"), strict=True)):
-        x, y, w, h = (_number(box, key, f"boxes[{i}]") for key in ("x", "y", "width", "height"))
+    for i, (box, phrase) in enumerate(zip(boxes, one_phrase_each(phrases, len(boxes), "boxes"), strict=True)):
+        x, y, w, h = (number(box, key, f"boxes[{i}]") for key in ("x", "y", "width", "height"))
         objects.append(LayoutObject(phrase, _cut((x / width, y / height, (x + w) / width, (y + h) / height))))
     return Layout(tuple(objects), **scene).validate()
 
@@ -75,7 +73,7 @@ def from_elements(elements: list | dict | str, phrases: str | Sequence[str] | No
     phrase is its `desc`, or its `text` if it has no `desc`.
     """
     if isinstance(elements, str):
-        elements = _parsed(elements, "elements")
+        elements = parsed_json(elements, "elements")
     if isinstance(elements, dict):
         elements = elements.get("elements")
     if not isinstance(elements, list):
@@ -84,7 +82,7 @@ def from_elements(elements: list | dict | str, phrases: str | Sequence[str] | No
     if phrases is None:
         phrases = [_description(element, f"elements[{i}]") for i, element in enumerate(elements)]
     elif boxes:
-        phrases = _one_phrase_each(phrases, len(boxes), "elements")
+        phrases = one_phrase_each(phrases, len(boxes), "elements")
     return Layout(tuple(map(LayoutObject, phrases, boxes)), **scene).validate()
 
 
@@ -99,7 +97,7 @@ def from_boxes_or_elements(
 ) -> Layout:
     """A layout from BOUNDING_BOX, elements, or the JSON text of either; see `from_bounding_boxes`, `from_elements`."""
     if isinstance(data, str):
-        data = _parsed(data, "boxes")
+        data = parsed_json(data, "boxes")
     first = data[0] if isinstance(data, list) and data else data
     if isinstance(first, dict) and ("bbox" in first or "elements" in first):
         return from_elements(data, phrases, **scene)
@@ -115,59 +113,17 @@ def to_elements(layout: Layout) -> list[dict]:
     return elements
 
 
-def from_masks(masks: np.ndarray, phrases: str | Sequence[str], **scene: str) -> Layout:
-    """A layout from a (objects, height, width) array, > 0.5 inside. Each object gets its mask and the box around it."""
-    masks = np.asarray(masks)
-    if masks.ndim != 3:
-        raise MaskShapeError(f"masks of shape {masks.shape}, expected (objects, height, width)")
-    phrases = _one_phrase_each(phrases, len(masks), "masks")
-    objects = (
-        LayoutObject(phrase, _box_around(mask, phrase), mask) for mask, phrase in zip(masks, phrases, strict=True)
-    )
-    return Layout(tuple(objects), **scene).validate()
+def from_masks(masks: np.ndarray | Sequence[np.ndarray], phrases: str | Sequence[str], **scene: str) -> Layout:
+    """A layout from masks, > 0.5 inside: a batch (objects, height, width), one (height, width), or a list of these.
 
-
-def from_pose_keypoints(
-    pose: dict | list[dict],
-    phrases: str | Sequence[str],
-    *,
-    image: int = 0,
-    min_confidence: float = MIN_CONFIDENCE,
-    **scene: str,
-) -> Layout:
-    """A layout from POSE_KEYPOINT, one object per person of image `image`.
-
-    `pose` lists `{canvas_width, canvas_height, people: [{pose_keypoints_2d: [x, y, confidence, …]}]}`, coordinates in
-    pixels or as shares of the canvas. Keypoints above `min_confidence` count as seen. Their extent, padded by a tenth
-    of its longer side, is the person's box; their neighbourhood is the region (`regions.KeypointRegion`). The
-    layout counts keypoints above `MIN_CONFIDENCE` as seen: where `min_confidence` decides otherwise about a keypoint,
-    its confidence becomes 1 or 0.
+    A batch may have a channel, (objects, 1, height, width). Each object gets its mask and the box around it. Raises
+    MaskShapeError if there is no mask or the masks differ in size.
     """
-    frames = [pose] if isinstance(pose, dict) else pose
-    if image >= len(frames):
-        raise LayoutFormatError(f"pose: no image {image} among {len(frames)}")
-    frame = frames[image]
-    people = frame.get("people")
-    if not isinstance(people, list):
-        raise LayoutFormatError(f"pose[{image}].people: {short(people)}, expected a list")
-    poses = [_triples(person, f"pose[{image}].people[{i}]") for i, person in enumerate(people)]
-    canvas = tuple(_number(frame, f"canvas_{side}", f"pose[{image}]") for side in ("width", "height"))
-    # Some nodes write shares of the canvas. No pose in pixels lies within 2 pixels of the corner; a share may pass 1.
-    seen = [abs(coordinate) for points in poses for x, y, c in points if c > min_confidence for coordinate in (x, y)]
-    scale = canvas if max(seen, default=0) > 2 else (1, 1)
-    poses = [
-        tuple((x / scale[0], y / scale[1], _confidence(c, min_confidence)) for x, y, c in points) for points in poses
-    ]
-    phrases = _one_phrase_each(phrases, len(poses), "people")
-    objects = []
-    for i, (points, phrase) in enumerate(zip(poses, phrases, strict=True)):
-        confident = [(x, y) for x, y, c in points if c > MIN_CONFIDENCE]
-        if len(confident) < 2:
-            raise EmptyBoxError(
-                f"people[{i}] ({phrase}): {len(confident)} keypoints above confidence {min_confidence}, "
-                "a box needs 2: remove the person or lower min_confidence"
-            )
-        objects.append(LayoutObject(phrase, _box_of_pose(confident, canvas), keypoints=points))
+    batch = _mask_batch(masks)
+    phrases = one_phrase_each(phrases, len(batch), "masks")
+    objects = (
+        LayoutObject(phrase, box_around(mask, phrase), mask) for mask, phrase in zip(batch, phrases, strict=True)
+    )
     return Layout(tuple(objects), **scene).validate()
 
 
@@ -183,7 +139,7 @@ def _boxes_of_image(boxes: dict | list | None, image: int) -> list[dict]:
     return [boxes] if isinstance(boxes, dict) else boxes or []
 
 
-def _parsed(text: str, name: str):
+def parsed_json(text: str, name: str):
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -194,7 +150,7 @@ def _box_of_element(element: dict, path: str) -> Box:
     bbox = element.get("bbox") if isinstance(element, dict) else None
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:
         raise LayoutFormatError(f"{path}: {short(element)}, expected a bbox [ymin, xmin, ymax, xmax]")
-    y0, x0, y1, x1 = (_number(bbox, corner, f"{path}.bbox") / ELEMENT_GRID for corner in range(4))
+    y0, x0, y1, x1 = (number(bbox, corner, f"{path}.bbox") / ELEMENT_GRID for corner in range(4))
     return _cut((x0, y0, x1, y1))
 
 
@@ -213,7 +169,7 @@ def _label(box: dict, path: str) -> str:
     return label
 
 
-def _one_phrase_each(phrases: str | Sequence[str], count: int, what: str) -> list[str]:
+def one_phrase_each(phrases: str | Sequence[str], count: int, what: str) -> list[str]:
     phrases = [phrases] if isinstance(phrases, str) else list(phrases)
     if len(phrases) == 1:
         return phrases * count
@@ -222,7 +178,7 @@ def _one_phrase_each(phrases: str | Sequence[str], count: int, what: str) -> lis
     return phrases
 
 
-def _number(holder: dict | Sequence, key: str | int, path: str) -> float:
+def number(holder: dict | Sequence, key: str | int, path: str) -> float:
     try:
         return float(holder[key])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -240,33 +196,25 @@ def _on_grid(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     return x0, y0, max(round(box[2] * width), x0 + 1), max(round(box[3] * height), y0 + 1)
 
 
-def _box_around(mask: np.ndarray, phrase: str) -> Box:
+def _mask_batch(masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """The masks as (objects, height, width)."""
+    shapes = [np.shape(mask)[-2:] for mask in masks] if isinstance(masks, Sequence) else []
+    if len(set(shapes)) > 1:
+        raise MaskShapeError(f"masks of different sizes (height, width) {shapes}: resize them to one")
+    batch = np.asarray(masks)
+    if batch.ndim == 2:
+        batch = batch[None]
+    if batch.ndim == 4 and 1 in batch.shape[:2]:
+        batch = batch.reshape(-1, *batch.shape[2:])
+    if batch.ndim != 3 or not batch.size:
+        raise MaskShapeError(f"masks of shape {np.shape(masks)}, expected (objects, height, width) with at least one")
+    return batch
+
+
+def box_around(mask: np.ndarray, phrase: str) -> Box:
     inside = mask > 0.5
     if not inside.any():
         raise EmptyMaskError(f"the mask of {phrase!r} has nothing inside: leave the phrase out or mark its region")
     height, width = mask.shape
     rows, columns = (np.flatnonzero(inside.any(axis)).tolist() for axis in (1, 0))
     return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
-
-
-def _triples(person: dict, path: str) -> tuple[tuple[float, float, float], ...]:
-    values = person.get("pose_keypoints_2d") or []
-    if len(values) % 3:
-        raise LayoutFormatError(f"{path}.pose_keypoints_2d: {len(values)} numbers, expected x, y, confidence in turn")
-    numbers = [_number(values, i, f"{path}.pose_keypoints_2d") for i in range(len(values))]
-    return tuple(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
-
-
-def _confidence(given: float, threshold: float) -> float:
-    """`given`, or 1 or 0 if it is above only one of `threshold` and `MIN_CONFIDENCE`."""
-    seen = given > threshold
-    return given if seen == (given > MIN_CONFIDENCE) else float(seen)
-
-
-def _box_of_pose(points: list[tuple[float, float]], canvas: tuple[float, float]) -> Box:
-    """Extent of normalised points, padded by the same number of canvas pixels on all sides, cut at the border."""
-    lows, highs = zip(*((min(axis), max(axis)) for axis in zip(*points, strict=True)), strict=True)
-    padding = MARGIN * max((high - low) * side for low, high, side in zip(lows, highs, canvas, strict=True))
-    x0, y0 = (max(low - padding / side, 0.0) for low, side in zip(lows, canvas, strict=True))
-    x1, y1 = (min(high + padding / side, 1.0) for high, side in zip(highs, canvas, strict=True))
-    return x0, y0, x1, y1

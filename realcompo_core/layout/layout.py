@@ -26,6 +26,7 @@ MAX_OBJECTS = 30  # what GLIGEN was trained with
 MAX_MASK_SIDE = 8192  # so that a few bytes of run lengths cannot ask for gigabytes
 BOX_TOLERANCE = 1e-6  # float32 boxes that touch the border overshoot 0..1 by rounding
 VERSION = 1
+REGIONS = ("shape", "box")  # what an object's region may be made of
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
@@ -36,13 +37,15 @@ class LayoutObject:
 
     `box` is (x0, y0, x1, y1), normalised to 0..1, y down. `mask` is an optional (height, width) array, > 0.5 inside.
     `keypoints` are optional (x, y, confidence) triples, x and y normalised; they may lie outside the picture. All that
-    is given is kept. `regions.region_of` takes the mask, else the keypoints, else the box; GLIGEN takes the box.
+    is given is kept. With the `region` "shape", `regions.region_of` takes the mask, else the keypoints, else the box;
+    with "box" it takes the box. GLIGEN always takes the box.
     """
 
     phrase: str
     box: Box
     mask: np.ndarray | None = None
     keypoints: tuple[tuple[float, float, float], ...] = ()
+    region: str = "shape"
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +132,9 @@ def _check_object(item: LayoutObject, name: str) -> None:
     if x1 <= x0 or y1 <= y0:
         raise EmptyBoxError(f"{name}: box {item.box} has no area; the order is x0, y0, x1, y1 with x0 < x1, y0 < y1")
 
+    if item.region not in REGIONS:
+        raise LayoutFormatError(f"{name}: region {short(item.region)}, expected {' or '.join(map(repr, REGIONS))}")
+
     for point in item.keypoints:
         if not all(map(math.isfinite, point)):
             raise NotFiniteError(f"{name}: keypoint {point} is not finite")
@@ -151,17 +157,20 @@ def _object_to_dict(item: LayoutObject) -> dict:
         data["mask"] = {"size": list(item.mask.shape), "runs": _runs(item.mask > 0.5)}
     if item.keypoints:
         data["keypoints"] = [[float(value) for value in point] for point in item.keypoints]
+    if item.region != "shape":
+        data["region"] = item.region
     return data
 
 
 def _object_from_dict(data: dict, path: str) -> LayoutObject:
-    _check_fields(data, path, required=("phrase", "box"), optional=("mask", "keypoints"))
+    _check_fields(data, path, required=("phrase", "box"), optional=("mask", "keypoints", "region"))
     keypoints = _typed(data.get("keypoints", []), list, f"{path}.keypoints")
     return LayoutObject(
         phrase=_typed(data["phrase"], str, f"{path}.phrase"),
         box=_numbers(data["box"], 4, f"{path}.box"),
         mask=_mask_from_dict(data["mask"], f"{path}.mask") if "mask" in data else None,
         keypoints=tuple(_numbers(point, 3, f"{path}.keypoints[{i}]") for i, point in enumerate(keypoints)),
+        region=_typed(data.get("region", "shape"), str, f"{path}.region"),
     )
 
 

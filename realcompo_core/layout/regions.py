@@ -85,7 +85,12 @@ class KeypointRegion:
 
 
 def region_of(item: LayoutObject) -> Region:
-    """The object's mask if it has one, else the neighbourhood of its keypoints, else its box."""
+    """The object's mask if it has one, else the neighbourhood of its keypoints, else its box.
+
+    The box as well if the object's `region` is "box".
+    """
+    if item.region == "box":
+        return BoxRegion(item.box)
     if item.mask is not None:
         return MaskRegion(item.mask)
     if item.keypoints:

@@ -161,6 +161,30 @@ def match_phrases(phrases: Sequence[str], prompt: str) -> list[Match]:
     return [matches[i] for i in range(len(phrases))]
 
 
+def count_of(phrase: str) -> int | None:
+    """How many objects a phrase names: as its number word says, else 1; None for a plural without a number.
+
+    "four friends" -> 4, "a couple of dogs" -> 2, "a dog" -> 1, "some dogs" -> None.
+    """
+    words = split_words(phrase)
+    if not words:
+        return 1
+    lemmas = [_lemma(word.text) for word in words]
+    head = head_noun([word.text for word in words])
+    number = _number_before(lemmas, head)
+    if number is None:
+        number = NUMBERS.get(lemmas[head])  # "a couple"
+    if number is None and words[head].text.casefold() == lemmas[head]:
+        return 1
+    return number
+
+
+def noun_words(phrase: str) -> list[str]:
+    """The lemmas of a phrase up to its head noun, which is the last: "two red cars on a road" -> two, red, car."""
+    words = [word.text for word in split_words(phrase)]
+    return [_lemma(word) for word in words[: head_noun(words) + 1]] if words else []
+
+
 class _Occurrences(NamedTuple):
     agreement: int
     matches: list[Match]
@@ -213,14 +237,24 @@ def _adjectives_before(
 
 def _capacity(words: list[WordSpan], lemmas: list[str], head: int) -> int:
     """How many objects the noun at `head` stands for: as its number word says, else 1, or 2 for a plural."""
+    number = _number_before(lemmas, head)
+    if number is not None:
+        return number
+    return 1 if words[head].text.lower() == lemmas[head] else 2
+
+
+def _number_before(lemmas: list[str], head: int) -> int | None:
+    """The number of the noun at `head`, None if there is none."""
     for i in range(head - 1, max(head - 2 - MAX_SKIPPED, -1), -1):
         if lemmas[i] in NUMBERS:
             return NUMBERS[lemmas[i]]
         if lemmas[i].isdecimal():
             return int(lemmas[i])
+        if lemmas[i] in MEASURES:  # "two groups of people" are not two people
+            break
         if lemmas[i] in BOUNDARIES and lemmas[i] != "of":  # "a pair of shoes"
             break
-    return 1 if words[head].text.lower() == lemmas[head] else 2
+    return None
 
 
 def _ends_noun(lowered: list[str], i: int) -> bool:

@@ -260,6 +260,9 @@ def check_layout_from_masks():
         phrases="a cat, a dog",
     )
     fails("LayoutFromMasks", "2 masks", "3 phrases", masks=masks, phrases="a, b, c")
+    for one in (masks[0], masks[:1], masks[:1, None]):
+        (layout,), _ = call("LayoutFromMasks", masks=one, phrases="a cat")
+        assert layout.objects[0].box == (0, 0.25, 0.5, 0.5)
 
 
 def check_layout_from_keypoints():
@@ -270,6 +273,79 @@ def check_layout_from_keypoints():
     assert person.box[0] < 0.5 < 0.75 < person.box[2] and len(person.keypoints) == 3
     fails("LayoutFromKeypoints", "1 people", "2 phrases", keypoints=pose, phrases="a dancer, a cat")
     fails("LayoutFromKeypoints", "min_confidence", keypoints=pose, phrases="a dancer", min_confidence=1.0)
+    fails("LayoutFromKeypoints", "keypoints[0] has no people", keypoints=[{"people": []}], phrases="a dancer")
+
+
+def openpose_file(*lefts) -> dict:
+    """What the OpenPose program writes: 25 joints a person in pixels of a 256 x 128 picture, here on two lines."""
+    joints = [[(x + 4 * (i % 2), 4.0 + 4 * i, 0.9) for i in range(25)] for x in lefts]
+    people = [{"pose_keypoints_2d": [v for joint in person for v in joint]} for person in joints]
+    return {"version": 1.3, "people": people}
+
+
+def check_openpose_file_and_choice_of_people():
+    text, size = json.dumps(openpose_file(40, 120, 200)), {"width": 256, "height": 128}
+    (layout,), _ = call("LayoutFromKeypoints", keypoints=text, phrases="two dancers, a boy", **size)
+    assert [item.phrase for item in layout.objects] == ["two dancers", "two dancers", "a boy"]
+    assert all(len(item.keypoints) == 18 for item in layout.objects)
+    (chosen,), _ = call("LayoutFromKeypoints", keypoints=text, phrases="a boy, a girl", people="2, 0", **size)
+    assert [round(item.keypoints[0][0] * 256) for item in chosen.objects] == [200, 40]
+    (boxed,), _ = call("LayoutFromKeypoints", keypoints=text, phrases="people", region="box", **size)
+    assert {item.region for item in boxed.objects} == {"box"}
+    fails("LayoutFromKeypoints", "width and height", keypoints=text, phrases="people")
+    fails("LayoutFromKeypoints", "3 people", "2 phrases", "'0+1, 2'", keypoints=text, phrases="a boy, a girl", **size)
+    fails("LayoutFromKeypoints", "no person 3", keypoints=text, phrases="a boy", people="3", **size)
+
+
+def check_segmentation_picture_and_index_mask():
+    scene = layout_of(("a red car", [0.25, 0.5, 0.75, 1]), ("the sky", [0, 0, 1, 0.5]))
+    (picture,), _ = call("ControlPicture", layout=scene, kind="segmentation (ADE20K)", width=64, height=32)
+    assert picture.shape == (1, 32, 64, 3) and picture.dtype == torch.float32
+    assert (picture[0, 0, 0] * 255).round().tolist() == [6, 230, 230]
+    batch = torch.cat([torch.zeros_like(picture), picture])
+    (layout,), _ = call("LayoutFromSegmentation", phrases="a car, the sky", picture=batch, image=1)
+    assert [item.box for item in layout.objects] == [(0.25, 0.5, 0.75, 1), (0, 0, 1, 0.5)]
+    (by_hand,), _ = call("LayoutFromSegmentation", phrases="a gizmo=car", picture=picture)
+    assert [item.phrase for item in by_hand.objects] == ["a gizmo"]
+    (every,), _ = call("LayoutFromSegmentation", phrases="", picture=picture)
+    assert {item.phrase for item in every.objects} == {"car", "sky"}
+
+    mask = torch.tensor([[[0, 0, 3, 3], [7, 7, 3, 3]]]) / 255
+    (layout,), _ = call("LayoutFromSegmentation", phrases="7=a cat, 3=a dog", index_mask=mask)
+    assert [(item.phrase, item.box) for item in layout.objects] == [
+        ("a cat", (0, 0.5, 0.5, 1)),
+        ("a dog", (0.5, 0, 1, 1)),
+    ]
+    fails("LayoutFromSegmentation", "picture or index_mask", phrases="a cat")
+    fails("LayoutFromSegmentation", "not both", phrases="a cat", picture=picture, index_mask=mask)
+    fails("LayoutFromSegmentation", "no image 2", phrases="a cat", picture=batch, image=2)
+    fails("LayoutFromSegmentation", "a cat", "animal", "sky", phrases="a cat", picture=picture)
+    fails("LayoutFromSegmentation", "no 1", "0, 3, 7", phrases="a cat", index_mask=mask)
+    fails(
+        "LayoutFromSegmentation", "(90, 90, 90)", "tolerance", phrases="", picture=torch.full((1, 16, 16, 3), 90 / 255)
+    )
+    fails(
+        "LayoutFromSegmentation", "'the sky' is not in the prompt", phrases="the sky", picture=picture, prompt="a cat"
+    )
+
+
+def check_control_pictures():
+    shapes = layout_of(("two red circles", [0, 0, 0.5, 1]))
+    (picture,), _ = call("ControlPicture", layout=shapes, kind="segmentation (ShapeScenes)", width=64, height=32)
+    assert picture[0, :, :32].sum() > 0 and picture[0, :, 32:].sum() == 0
+    drawing = {"width": 64, "height": 32, "kind": "segmentation (ADE20K)"}
+    (picture,), _ = call("ControlPicture", layout=shapes, classes="circle=ball", **drawing)
+    assert (picture[0, 0, 0] * 255).round().tolist() == [255, 0, 163]
+    fails("ControlPicture", "two red circles", "'circle=", layout=shapes, **drawing)
+    fails("ControlPicture", "classes", "ball", layout=shapes, classes="ball", **drawing)
+
+    file = openpose_file(40, 200)
+    (posed,), _ = call("LayoutFromKeypoints", keypoints=file, phrases="two dancers", width=256, height=128)
+    drawing["kind"] = "openpose"
+    (picture,), _ = call("ControlPicture", layout=posed, **drawing)
+    assert picture.shape == (1, 32, 64, 3) and (picture[0, :, :32] > 0).any() and (picture[0, :, 32:] > 0).any()
+    fails("ControlPicture", "none of its objects has keypoints", layout=shapes, **drawing)
+    fails("ControlPicture", "classes", layout=posed, classes="a=b", **drawing)
 
 
 def check_json_and_preview():
