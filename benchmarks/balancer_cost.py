@@ -16,7 +16,7 @@ import json
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
@@ -29,11 +29,13 @@ from torch import Tensor
 
 from benchmarks.measuring import peak_bytes, seconds
 from realcompo_core.attention.losses import Objective
-from realcompo_core.attention.targets import object_targets
+from realcompo_core.attention.targets import Targets, object_targets
 from realcompo_core.diffusers.branch import UNetBranch
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.diffusers.unet_attention import UNetAttention
 from realcompo_core.guidance.balancer import Balancer
+from realcompo_core.guidance.branch import Branch
+from realcompo_core.guidance.guide import Answers
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout, LayoutObject
 from realcompo_core.layout.regions import covered_by_objects, region_maps
@@ -42,6 +44,7 @@ from realcompo_core.sampling.samplers import Step
 LAYOUT = Layout((LayoutObject("a cat", (0.05, 0.3, 0.45, 0.9)), LayoutObject("a dog", (0.55, 0.3, 0.95, 0.9))))
 TOKENS = ((2,), (5,))
 TEXT_TOKENS = 77
+SIGMAS = [8.0, 7.0, 6.0]
 
 
 def build_unet(small: bool, gated: bool, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -59,8 +62,16 @@ def build_unet(small: bool, gated: bool, device: torch.device, dtype: torch.dtyp
     return unet.to(dtype).eval().requires_grad_(False)
 
 
+def noise_schedule() -> NoiseSchedule:
+    return NoiseSchedule(DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"))
+
+
+def targets() -> Targets:
+    return object_targets([TOKENS], [lambda h, w: region_maps(LAYOUT, [[0], [1]], h, w)])
+
+
 def build_branches(small: bool, layers: int | str, device: torch.device, dtype: torch.dtype) -> list[UNetBranch]:
-    schedule = NoiseSchedule(DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"))
+    schedule = noise_schedule()
     branches = []
     for name, gated in (("fidelity", False), ("spatial", True)):
         unet = build_unet(small, gated, device, dtype)
@@ -74,20 +85,27 @@ def build_branches(small: bool, layers: int | str, device: torch.device, dtype: 
                 objects = {"boxes": boxes, "masks": masks, "positive_embeddings": embeddings}
                 text["cross_attention_kwargs"] = {"gligen": objects}
             halves.append(text)
-        targets = object_targets([TOKENS], [lambda h, w: region_maps(LAYOUT, [[0], [1]], h, w)])
-        objective = Objective(UNetAttention(unet).choose(layers), targets)
+        objective = Objective(UNetAttention(unet).choose(layers), targets())
         branches.append(UNetBranch(name, unet, schedule, *halves, 7.5, objective=objective))
     return branches
 
 
-def second_step(branches: list[UNetBranch], settings: BalanceSettings, device: torch.device) -> Callable[[], Tensor]:
+def second_step(branches: Sequence[Branch], settings: BalanceSettings, device: torch.device) -> Callable[[], Tensor]:
     """A function that makes the second step of a run: in the first, one_pass has no earlier mixing to credit."""
-    sigmas = [8.0, 7.0, 6.0]
+    sigmas = SIGMAS
     x = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0)).to(device) * sigmas[0]
     balancer = Balancer(branches, sigmas, [0], covered_by_objects(LAYOUT, 64, 64)[None], settings)
     first, second = (Step(x * (b / a), 1 - b / a, b) for a, b in pairwise(sigmas))
     x = first(balancer(x, sigmas[0], first))
-    return lambda: copy(balancer)(x, sigmas[1], second)
+
+    def run() -> Tensor:
+        again = copy(balancer)
+        for part in (again, *branches):
+            if hasattr(part, "_answers"):
+                part._answers = Answers()  # as if the step had not been made
+        return again(x, sigmas[1], second)
+
+    return run
 
 
 def main() -> None:

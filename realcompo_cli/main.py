@@ -162,7 +162,53 @@ def generate(
     fidelity: Annotated[
         Path, typer.Option(help="Fidelity model: a diffusers folder or a .safetensors file.", exists=True)
     ],
-    spatial: Annotated[Path, typer.Option(help="Spatial model of the same family, e.g. GLIGEN.", exists=True)],
+    spatial: Annotated[
+        Path | None,
+        typer.Option(
+            help="Spatial model of the same family, e.g. GLIGEN.", exists=True, show_default="the fidelity model"
+        ),
+    ] = None,
+    fidelity_unet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Diffusers UNet folder in the place of the fidelity model's UNet, e.g. TokenCompose's.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    lora: Annotated[
+        Path | None, typer.Option(help="LoRA file on the fidelity model.", exists=True, dir_okay=False)
+    ] = None,
+    controlnet: Annotated[
+        list[Path] | None,
+        typer.Option(help="ControlNet of the spatial branch, a folder or a file; repeat for more.", exists=True),
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a ControlNet is shown, one for each: a picture's path, or openpose or segmentation (ADE20K), "
+            "drawn from the layout."
+        ),
+    ] = None,
+    control_strength: Annotated[float, typer.Option(help="Strength of the ControlNets.", min=0)] = 1.0,
+    control_start: Annotated[float, typer.Option(help="Share of the steps before they act.", min=0, max=1)] = 0.0,
+    control_end: Annotated[float, typer.Option(help="Share of the steps after which they rest.", min=0, max=1)] = 1.0,
+    detach_control: Annotated[
+        bool, typer.Option("--detach-control", help="No gradient through the ControlNets: faster, less exact.")
+    ] = False,
+    classes: Annotated[
+        str, typer.Option(help="Classes of phrases that --control segmentation does not know: corgi=animal.")
+    ] = "",
+    layout_guidance: Annotated[
+        bool, typer.Option("--layout-guidance", help="The spatial branch is guided by its own attention.")
+    ] = False,
+    phrases: Annotated[
+        float,
+        typer.Option(
+            help="Above 0: each phrase is a prompt of its own in its region of the spatial branch, of this weight.",
+            min=0,
+        ),
+    ] = 0.0,
     config: ConfigOption = None,
     layout: Annotated[
         Path | None, typer.Option(help="Layout JSON, for a provider's.", exists=True, dir_okay=False)
@@ -174,7 +220,15 @@ def generate(
     cfg: Annotated[float, typer.Option(help="Guidance scale of both branches.")] = 7.5,
     seed: SeedOption = 0,
     size: SizeOption = "512x512",
-    beta: Annotated[float, typer.Option(help="Share of the steps with GLIGEN's gates open.", min=0, max=1)] = 1.0,
+    beta: Annotated[
+        float,
+        typer.Option(
+            help="How strongly the layout acts: share of the steps with GLIGEN's gates open, factor of the strength of "
+            "ControlNets, Layout Guidance and phrases.",
+            min=0,
+            max=1,
+        ),
+    ] = 1.0,
     mode: ModeOption = "one_pass",
     spatial_weight: SpatialWeightOption = None,
     spatial_weight_outside: OutsideOption = None,
@@ -184,10 +238,37 @@ def generate(
     compare: Annotated[bool, typer.Option("--compare", help="Also draw with each branch alone.")] = False,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
 ) -> None:
-    """Draw with your own two models. Nothing is downloaded."""
+    """Draw with your own models. Nothing is downloaded.
+
+    Examples: realcompo generate "a corgi and a teddy bear" --fidelity sd15 --spatial gligen
+
+    realcompo generate "two dancers" --layout poses.json --fidelity sdxl --controlnet openpose --control openpose
+    """
     width, height = size_of(size)
     with kept_files(output) as files:
         with out.status("Loading the models"):
+            from .systems import Models, load_system
+
+            models = Models(
+                fidelity=fidelity,
+                spatial=spatial,
+                unet=fidelity_unet,
+                lora=lora,
+                controlnets=controlnet or (),
+                controls=control or (),
+                control_strength=control_strength,
+                control_start=control_start,
+                control_end=control_end,
+                detach_control=detach_control,
+                classes=classes,
+                layout_guidance=layout_guidance,
+                phrase_strength=phrases,
+                config=config,
+                dtype=dtype,
+                device=device,
+            )
+            models.check()
+
             from realcompo_core.guidance.settings import BalanceSettings
 
             from .runs import balance_settings, report_on
@@ -196,9 +277,7 @@ def generate(
             found = read_layout(layout) if layout else propose(named_provider(provider), prompt, (width, height))
             write_layout(files, found, (width, height))
 
-            from .models import load_pipeline
-
-            pipeline = load_pipeline(fidelity, spatial, dtype, device, config)
+            pipeline, controls = load_system(models)
         settings = {
             "steps": steps,
             "sampler": sampler,
@@ -211,12 +290,13 @@ def generate(
             "include_adjectives": False,
             "negative_prompt": negative or None,
             "balance": balance,
+            "controls": controls,
         }
         runs = sample_all(pipeline, prompt, found, settings, alone=compare, files=files)
         facts = {
             "command": command_line(),
             "layout": f"from {layout}" if layout else f"by the provider {provider}",
-            "models": f"fidelity {fidelity}, spatial {spatial}",
+            "models": models.description,
         }
         write_report(files, report_on(prompt, runs, settings, facts))
 

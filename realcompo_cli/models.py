@@ -11,7 +11,6 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.diffusers.matching import is_sdxl_file
 from realcompo_core.errors import RealCompoError
 
@@ -28,20 +27,6 @@ class ModelFileError(RealCompoError):
 
 class DeviceError(RealCompoError):
     """A device that this computer, or this build of torch, does not have."""
-
-
-def load_pipeline(
-    fidelity: Path, spatial: Path, dtype: str | None, device: str | None, config: Path | None
-) -> RealCompoPipeline:
-    """Both models on `device` (None: the best one here) in `dtype` (None: fp16 on a GPU, fp32 on the CPU).
-
-    Each path is a diffusers folder or a single checkpoint file; `config` is a diffusers folder of the same family that
-    supplies a file's configuration and tokenizer. Raises DeviceError, ModelFileError and BranchMismatchError.
-    """
-    device = device or best_device()
-    check_device(device)
-    dtype = dtype or ("fp32" if device == "cpu" else "fp16")
-    return RealCompoPipeline(*(load_one(path, dtype, config).to(device) for path in (fidelity, spatial)))
 
 
 def check_device(device: str) -> None:

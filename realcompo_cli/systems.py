@@ -15,16 +15,13 @@ from realcompo_core.diffusers.controlnet import with_controlnets
 from realcompo_core.diffusers.request import Drawn
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.layout_guidance import LayoutGuidance
+from realcompo_core.layout import Layout
 from realcompo_core.layout.openpose_picture import draw_pose
-from realcompo_core.layout.segmentation import ade20k_palette, draw_segmentation
+from realcompo_core.layout.segmentation import ADE20K, draw_segmentation, parse_classes
 
 from .models import DTYPES, ModelFileError, best_device, check_device, load_one
 
-DRAWN: dict[str, Drawn] = {
-    "openpose": draw_pose,
-    "segmentation": lambda layout, size: draw_segmentation(layout, ade20k_palette(), size),
-}
-"""Control pictures that are drawn from the layout, by the names that `--control` knows."""
+DRAWN = ("openpose", "segmentation")  # from the layout
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,8 @@ class Models:
 
     fidelity, spatial: diffusers folders or checkpoint files; spatial is None where it is the fidelity model. unet: a
     UNet folder in the place of the fidelity model's own. lora: on the fidelity model. controlnets, controls: of the
-    spatial branch, one control (a picture's path, or a name of DRAWN) for each.
+    spatial branch, one control (a picture's path, or a name of DRAWN) for each. classes: of phrases that ADE20K does
+    not know, such as "corgi=animal".
     """
 
     fidelity: Path
@@ -46,11 +44,26 @@ class Models:
     control_start: float = 0.0
     control_end: float = 1.0
     detach_control: bool = False
+    classes: str = ""
     layout_guidance: bool = False
     phrase_strength: float = 0.0
     config: Path | None = None
     dtype: str | None = None
     device: str | None = None
+
+    @property
+    def description(self) -> str:
+        """The models in a line, for the report."""
+        fidelity = [
+            f"fidelity {self.fidelity}",
+            self.unet and f"with the UNet {self.unet}",
+            self.lora and f"+ {self.lora}",
+        ]
+        spatial = [f"spatial {self.spatial or self.fidelity}"]
+        spatial += [f"with {path} shown {shown}" for path, shown in zip(self.controlnets, self.controls, strict=True)]
+        spatial += ["with Layout Guidance"] * self.layout_guidance
+        spatial += [f"with phrases × {self.phrase_strength:g}"] * (self.phrase_strength > 0)
+        return ", ".join(" ".join(filter(None, parts)) for parts in (fidelity, spatial))
 
     def check(self) -> None:
         """Raises RealCompoError for options that say nothing together, before anything is loaded."""
@@ -62,9 +75,15 @@ class Models:
             )
         if len(self.controls) != len(self.controlnets):
             raise RealCompoError(
-                f"{len(self.controls)} --control for {len(self.controlnets)} --controlnet: give one for each, a picture "
-                f"or one of {', '.join(DRAWN)}, which draw the layout"
+                f"{len(self.controls)} --control for {len(self.controlnets)} --controlnet: give one for each, a "
+                f"picture or one of {', '.join(DRAWN)}, which draw the layout"
             )
+        alone = Models(self.fidelity)
+        for name in ("control_strength", "control_start", "control_end", "detach_control"):
+            if getattr(self, name) != getattr(alone, name) and not self.controlnets:
+                raise RealCompoError(f"--{name.replace('_', '-')} has no meaning without --controlnet")
+        if self.classes and "segmentation" not in self.controls:
+            raise RealCompoError("--classes has no meaning without --control segmentation")
 
 
 def load_system(models: Models) -> tuple[RealCompoPipeline, list[Control]]:
@@ -78,7 +97,7 @@ def load_system(models: Models) -> tuple[RealCompoPipeline, list[Control]]:
     dtype = models.dtype or ("fp32" if device == "cpu" else "fp16")
     controls = [
         Control(
-            DRAWN[name] if name in DRAWN else read_picture(Path(name)),
+            control_picture(name, models.classes),
             models.control_strength,
             models.control_start,
             models.control_end,
@@ -136,14 +155,31 @@ def load_controlnet(path: Path, dtype: str) -> ControlNetModel:
     """A ControlNet from a diffusers folder or a single file. Raises ModelFileError."""
     options = {"torch_dtype": DTYPES[dtype], "local_files_only": True}
     try:
-        if path.is_dir():
-            return ControlNetModel.from_pretrained(path, **options)
-        return ControlNetModel.from_single_file(str(path), **options)
+        if not path.is_dir():
+            return ControlNetModel.from_single_file(str(path), **options)
+        network, found = ControlNetModel.from_pretrained(path, output_loading_info=True, **options)
+        if found["missing_keys"]:
+            raise ValueError(f"it has no {found['missing_keys'][0]}")
+        return network
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ModelFileError(
             f"cannot load the ControlNet {path}: {error}. Expected a diffusers ControlNet folder, with config.json and "
             "weights, or a .safetensors file of one"
         ) from error
+
+
+def control_picture(name: str, classes: str) -> Image.Image | Drawn:
+    """What a ControlNet is shown: a picture, or a function that draws a layout."""
+    if name == "openpose":
+        return draw_pose
+    if name == "segmentation":
+        by_hand = parse_classes(classes)
+
+        def segmentation(layout: Layout, size: tuple[int, int]) -> Image.Image:
+            return draw_segmentation(layout, ADE20K, size, by_hand)
+
+        return segmentation
+    return read_picture(Path(name))
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -1,7 +1,6 @@
 """The systems of RealCompo over diffusers: ControlNets, Layout Guidance and regional phrases as spatial branches."""
 
 from copy import copy
-from functools import partial
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.errors import BranchMismatchError, RealCompoError
 from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.settings import BalanceSettings
-from realcompo_core.layout import Layout, LayoutObject
+from realcompo_core.layout import Layout
 from realcompo_core.layout.segmentation import draw_segmentation
 from tests.test_diffusers_adapter import LAYOUT, PROMPT, alone, assert_same_latents, diffusers_latents, generate
 from tests.test_diffusers_adapter import with_scheduler as with_schedule
@@ -266,10 +265,3 @@ def test_controls_that_do_not_fit_are_named(tiny_pipelines, controls, message):
 def test_a_control_without_any_step_is_refused():
     with pytest.raises(RealCompoError, match="from 0.5 to 0.5"):
         Control(picture(0), start=0.5, end=0.5)
-
-
-def test_a_phrase_outside_of_the_palette_is_named():
-    layout = Layout((LayoutObject("a red circle", (0, 0, 1, 1)),))
-    draw = partial(draw_segmentation, palette={"blue square": (0, 0, 255)})
-    with pytest.raises(RealCompoError, match="'a red circle' is none of the palette's classes: blue square"):
-        draw(layout, size=(8, 8))
