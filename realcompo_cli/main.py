@@ -91,6 +91,32 @@ OutsideOption = Annotated[
         show_default="the same everywhere",
     ),
 ]
+ScheduleOption = Annotated[
+    Literal["constant", "step", "linear", "cosine"] | None,
+    typer.Option(
+        help="With --mode fixed: the weights stay to the end, or until --t1, or fall until --t1 along a line or a "
+        "cosine; then the fidelity branch finishes alone.",
+        show_default="constant",
+    ),
+]
+T0Option = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the steps, from the start, that the spatial branch makes alone. Not with constant weights.",
+        min=0,
+        max=1,
+        show_default="0",
+    ),
+]
+T1Option = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the steps after which the fidelity branch finishes alone. Not with constant weights.",
+        min=0,
+        max=1,
+        show_default="0.6",
+    ),
+]
 NegativeOption = Annotated[str, typer.Option(help="What must not be in the picture.")]
 ConfigOption = Annotated[
     Path | None,
@@ -128,6 +154,9 @@ def demo(
     mode: ModeOption = "one_pass",
     spatial_weight: SpatialWeightOption = None,
     spatial_weight_outside: OutsideOption = None,
+    schedule: ScheduleOption = None,
+    t0: T0Option = None,
+    t1: T1Option = None,
     provider: ProviderOption = "rules",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo_output"),
 ) -> None:
@@ -135,6 +164,8 @@ def demo(
 
     Example: realcompo demo "a red circle to the left of a blue square"
     """
+    given = {"mode": mode, "spatial_weight": spatial_weight, "spatial_weight_outside": spatial_weight_outside}
+    given |= {"schedule": schedule, "t0": t0, "t1": t1}
     with kept_files(output) as files:
         with out.status("Loading the models"):
             from shapescenes import DEFAULTS
@@ -142,7 +173,7 @@ def demo(
             from .demo import check_words, judge_notes, load_demo
             from .runs import balance_settings, report_on
 
-            balance = balance_settings(DEFAULTS["balance"], mode, spatial_weight, spatial_weight_outside)
+            balance = balance_settings(DEFAULTS["balance"], **given)
             layout = propose(named_provider(provider), prompt, (128, 128))
             check_words(prompt, layout)
             write_layout(files, layout)
@@ -178,6 +209,9 @@ def generate(
     mode: ModeOption = "one_pass",
     spatial_weight: SpatialWeightOption = None,
     spatial_weight_outside: OutsideOption = None,
+    schedule: ScheduleOption = None,
+    t0: T0Option = None,
+    t1: T1Option = None,
     layers: Annotated[int, typer.Option(help="Read attention at 1/N of the latent's resolution.")] = 4,
     dtype: DtypeOption = None,
     device: Annotated[str | None, typer.Option(help="cuda, mps, cpu, ...", show_default="the best one")] = None,
@@ -185,6 +219,8 @@ def generate(
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
 ) -> None:
     """Draw with your own two models. Nothing is downloaded."""
+    given = {"mode": mode, "spatial_weight": spatial_weight, "spatial_weight_outside": spatial_weight_outside}
+    given |= {"schedule": schedule, "t0": t0, "t1": t1}
     width, height = size_of(size)
     with kept_files(output) as files:
         with out.status("Loading the models"):
@@ -192,7 +228,7 @@ def generate(
 
             from .runs import balance_settings, report_on
 
-            balance = balance_settings(BalanceSettings(), mode, spatial_weight, spatial_weight_outside)
+            balance = balance_settings(BalanceSettings(), **given)
             found = read_layout(layout) if layout else propose(named_provider(provider), prompt, (width, height))
             write_layout(files, found, (width, height))
 

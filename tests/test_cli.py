@@ -38,7 +38,7 @@ def random_models(monkeypatch):
 
     def load(name):
         torch.manual_seed(0)
-        parts = {"vae": models.vae, "text_encoder": models.text_encoder, "unet": models.unet, "judge": models.Judge}
+        parts = {"vae": models.vae, "text_encoder": models.text_encoder, "unet": models.unet, "judge": judge.Judge}
         return parts[name]().state_dict() if name in parts else models.unet(gated=True).state_dict()
 
     monkeypatch.setattr(models, "load", load)
@@ -240,6 +240,55 @@ def test_weights_fixed_by_region(tmp_path, random_models):
 def test_a_weight_without_the_mode_that_has_it_is_refused(tmp_path, random_models, option):
     result = run("demo", PROMPT, option, 0.5, "--output", tmp_path)
     assert result.exit_code == 1 and f"{option} 0.5 has no meaning with --mode one_pass" in flat(result.output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "facts"),
+    [
+        (("--t0", 0.25, "--t1", 0.5), ("the spatial branch alone until 25%", "then balanced until 50%")),
+        (("--mode", "lookahead", "--t1", 1), ("lookahead", "balanced to the end<")),
+        (
+            ("--mode", "fixed", "--spatial-weight", 0.8, "--schedule", "linear", "--t0", 0.25),
+            (
+                "alone until 25% of the steps, then the spatial branch&#x27;s weight 0.8 everywhere, falling to 0 "
+                "everywhere (linear) until 60% of the steps, then the fidelity branch alone",
+            ),
+        ),
+        (
+            ("--mode", "fixed", "--schedule", "step", "--t1", 0.5),
+            ("fixed, the spatial branch&#x27;s weight 0.5 everywhere until 50% of the steps, then the fidelity",),
+        ),
+    ],
+)
+def test_phases_are_options_and_the_report_says_them(tmp_path, random_models, arguments, facts):
+    result = run("demo", PROMPT, "--steps", 4, *arguments, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [fact for fact in facts if fact not in page] == []
+
+
+def test_a_step_schedule_that_ends_at_once_is_the_fidelity_branch(tmp_path, random_models):
+    fixed = "--mode", "fixed", "--schedule", "step", "--spatial-weight", 1
+    assert run("demo", PROMPT, "--steps", 2, *fixed, "--t1", 0, "--output", tmp_path).exit_code == 0
+    pictures = {name: Image.open(tmp_path / f"{name}.png").tobytes() for name in ("fidelity", "spatial", "balanced")}
+    assert pictures["balanced"] == pictures["fidelity"] != pictures["spatial"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--schedule", "linear"), "--schedule linear has no meaning with --mode one_pass: take --mode fixed"),
+        (
+            ("--mode", "fixed", "--t0", 0.2),
+            "--t0 0.2 has no meaning with --schedule constant: take --schedule step, linear",
+        ),
+        (("--mode", "fixed", "--t1", 0.2), "--t1 0.2 has no meaning with --schedule constant"),
+    ],
+)
+def test_a_phase_without_meaning_is_refused(tmp_path, random_models, arguments, message):
+    result = run("demo", PROMPT, *arguments, "--output", tmp_path / "out")
+    assert result.exit_code == 1 and message in flat(result.output)
+    assert not (tmp_path / "out").exists()
 
 
 def test_demo_names_the_words_it_does_not_know(tmp_path):
