@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from .report import Report
     from .runs import Run
+    from .sweep import Sweep
 
 
 class Commands(TyperGroup):
@@ -255,6 +256,93 @@ def generate(
             "models": f"fidelity {fidelity}, spatial {spatial}",
         }
         write_report(files, report_on(prompt, runs, settings, facts))
+
+
+@app.command()
+def sweep(
+    prompt: PromptArgument,
+    x: Annotated[str, typer.Option(help="The setting of the columns and its values.", metavar="NAME=VALUES")],
+    y: Annotated[
+        str | None,
+        typer.Option(
+            help="That of the rows, if there are to be several.", metavar="NAME=VALUES", show_default="one row"
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Another setting, for all cells; repeat for more.",
+            metavar="NAME=VALUE",
+            show_default="those of demo; with --fidelity, of generate",
+        ),
+    ] = None,
+    prompts: Annotated[
+        int,
+        typer.Option(
+            help="Run each cell on so many held-out scenes as well: accuracy and realism. Bundled models only.",
+            min=1,
+            show_default="the prompt alone",
+        ),
+    ] = 1,
+    layout: Annotated[
+        Path | None, typer.Option(help="Layout JSON, for a provider's.", exists=True, dir_okay=False)
+    ] = None,
+    provider: ProviderOption = "rules",
+    fidelity: Annotated[
+        Path | None, typer.Option(help="Your own fidelity model.", exists=True, show_default="the bundled one")
+    ] = None,
+    spatial: Annotated[
+        Path | None, typer.Option(help="Your own spatial model.", exists=True, show_default="the bundled one")
+    ] = None,
+    config: ConfigOption = None,
+    dtype: DtypeOption = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cuda, mps, cpu, ...", show_default="the best one; cpu for the bundled models"),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sweep"),
+) -> None:
+    """Draw a prompt with all pairs of values of two settings: one grid of pictures, with numbers below each.
+
+    Settings: mode, t0, t1, spatial-weight, spatial-weight-outside, schedule, rule, rate, initial, update-every,
+    update-until, sources, beta, cfg, steps, seed, sampler, layers, include-adjectives, negative; with your own models
+    width and height too. Semicolons may separate values that have commas.
+
+    Stopped and run again, it goes on: a cell that is in the folder from the same settings is not run again.
+
+    Example: realcompo sweep "a red circle to the left of a blue square" --x t0=0,0.2,0.4 --y beta=0.3,0.6,1
+    """
+    bundled = fidelity is None and spatial is None
+    with kept_files(output) as files:
+        with out.status("Loading the models"):
+            from realcompo_core.sweep.plan import resolve
+
+            from . import sweep as sweeping
+
+            check_sweep_options(fidelity, spatial, prompts, config=config, dtype=dtype, device=device)
+            plan = sweeping.parse_plan(x, y, bundled)
+            given = sweeping.parse_given(set_ or [], bundled)
+            settings = resolve(plan, sweeping.own_settings(bundled), given)
+            pixels = (128, 128) if bundled else (settings[0]["width"] or 512, settings[0]["height"] or 512)
+            found = read_layout(layout) if layout else propose(named_provider(provider), prompt, pixels)
+            if not found.objects:
+                raise RealCompoError("the layout has no objects: every cell would be the fidelity model's own picture")
+            if bundled:
+                from .demo import check_words, load_demo
+
+                check_words(prompt, found)
+                pipeline, models = load_demo(), sweeping.bundled_models()
+                measure = sweeping.HeldOutScenes(prompts) if prompts > 1 else sweeping.JudgedPicture()
+            else:
+                from .models import load_pipeline
+
+                pipeline = load_pipeline(fidelity, spatial, dtype, device, config)
+                models = sweeping.named_models({"fidelity": fidelity, "spatial": spatial}, dtype, device)
+                measure = sweeping.AttentionAndDifference()
+            sweeping.check_layers(pipeline, settings)
+            subject = sweeping.Subject(prompt, found, pipeline, models)
+        run_sweep(files, sweeping.Sweep(subject, plan, settings, measure))
 
 
 @app.command()
@@ -606,6 +694,45 @@ def sample_all(
     if note := runs[-1].output.trace.note:
         out.print(Text(f"note: {note}", "yellow"))
     return runs
+
+
+def check_sweep_options(fidelity: Path | None, spatial: Path | None, prompts: int, **for_models) -> None:
+    """Raises RealCompoError for options that do not go together."""
+    if (fidelity is None) != (spatial is None):
+        given, missing = ("fidelity", "spatial") if spatial is None else ("spatial", "fidelity")
+        raise RealCompoError(f"--{given} without --{missing}: give both, or neither for the bundled models")
+    if fidelity is None:
+        for name, value in for_models.items():
+            if value is not None:
+                raise RealCompoError(f"--{name} {value} has no meaning with the bundled models: give --fidelity too")
+    elif prompts > 1:
+        raise RealCompoError(
+            f"--prompts {prompts} has no meaning with your own models: no judge can tell what is in their pictures"
+        )
+
+
+def run_sweep(files: Files, sweep: Sweep) -> None:
+    """Runs the cells that are not there yet. What is finished when it stops, for whatever reason, is in the results."""
+    from . import sweep as sweeping
+
+    store = sweeping.CellStore(Files(files.folder / sweeping.CELLS))
+    cells = [store.read(sweep.stem(i), sweep.identity(i)) for i in range(len(sweep.settings))]
+    if known := sum(cell is not None for cell in cells):
+        out.print(f"{known} of {len(cells)} cells are there already.")
+    try:
+        with Progress(*step_columns(), console=out) as bars:
+            task = bars.add_task("cells", total=len(cells), completed=known)
+            steps = bars.add_task("steps")
+            for i, title in enumerate(sweep.plan.titles):
+                if cells[i] is None:
+                    bars.update(steps, description=title)
+                    cell = sweep.run(i, lambda done, total: bars.update(steps, completed=done, total=total))
+                    store.write(sweep.stem(i), sweep.identity(i), cell)
+                    cells[i] = cell
+                    bars.advance(task)
+    finally:
+        if any(cell is not None for cell in cells):
+            sweeping.write_results(files, sweep, cells, command_line())
 
 
 def step_columns() -> tuple[ProgressColumn, ...]:
