@@ -36,17 +36,16 @@ from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.providers import get_provider
 from shapescenes import DEFAULTS
-from shapescenes.drawing import draw
-from shapescenes.judge import box_hits, detect, frechet_distance, load_judge, states_hold
-from shapescenes.models import Judge, pipelines
-from shapescenes.world import CATEGORIES, Scene, held_out_scenes
+from shapescenes.judge import Judge, frechet_distance, load_judge
+from shapescenes.measuring import Judged, judge_pictures, measures, real_features
+from shapescenes.models import pipelines
+from shapescenes.world import Scene, held_out_scenes
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 20
 SEEDS = 3
 ABLATION_PROMPTS = 100  # with one seed
 TIMED_PROMPTS, TIMED_ROUNDS = 12, 3
-REAL_DRAWINGS = 3  # real pictures a prompt, for the realism distance
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,8 @@ def run_row(
     provider = get_provider("rules")
     layouts = [s.layout if row.layouts == "true" else provider.propose(s.prompt.caption, (128, 128)) for s in scenes]
     options = {**DEFAULTS, "balance": row.balance, **row.options}
-    table, features = [], []
+    judged: list[Judged] = []
+    features = []
     passes = {"forward": 0, "backward": 0}
     for seed in range(seeds):
         for first in track(range(0, len(scenes), BATCH), f"{row.name} seed {seed}"):
@@ -130,35 +130,25 @@ def run_row(
                     seed=(first_seed + seed) * len(scenes) + first,
                     **options,
                 )
-            pictures = torch.from_numpy(np.stack([np.asarray(image) for image in output.images]))
-            pictures = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
-            with torch.inference_mode():
-                features.append(judge.features(pictures).numpy())
-            for scene, layout, found in zip(scenes[part], layouts[part], detect(judge, pictures), strict=True):
-                hits = box_hits(layout, scene.prompt, found)
-                table.append((seed, scene.prompt.category, len(scene.objects), states_hold(scene.prompt, found), hits))
-    return summarise(row, seeds, table, np.concatenate(features), real, passes)
+            told, seen = judge_pictures(judge, scenes[part], layouts[part], output.images)
+            judged += told
+            features.append(seen)
+    return summarise(row, seeds, judged, np.concatenate(features), real, passes)
 
 
-def summarise(row, seeds, table, features, real, passes) -> dict:
+def summarise(row: Row, seeds: int, judged: list[Judged], features, real, passes) -> dict:
     """Means over the seeds, and standard deviations between them."""
     per_seed: dict[str, list[float]] = {}
-    size = len(table) // seeds
+    size = len(judged) // seeds
     for seed in range(seeds):
-        mine = [entry for entry in table if entry[0] == seed]
-        groups = {"accuracy": [e for e in mine if e[2] >= 3], "accuracy_all": mine}
-        groups |= {f"accuracy_{c}": [e for e in mine if e[1] == c] for c in CATEGORIES}
-        groups |= {f"accuracy_{n}_objects": [e for e in mine if e[2] == n] for n in (1, 2, 3, 4)}
-        values = {name: float(np.mean([e[3] for e in group])) for name, group in groups.items()}
-        values["box_hits"] = float(np.mean([e[4] for e in mine]))
-        values["realism"] = frechet_distance(features[seed * size : (seed + 1) * size], real)
-        for name, value in values.items():
+        part = slice(seed * size, (seed + 1) * size)
+        for name, value in measures(judged[part], features[part], real).items():
             per_seed.setdefault(name, []).append(value)
-    result: dict = {"name": row.name, "layouts": row.layouts, "images": len(table), "seeds": seeds}
+    result: dict = {"name": row.name, "layouts": row.layouts, "images": len(judged), "seeds": seeds}
     for name, values in per_seed.items():
         result[name] = round(float(np.mean(values)), 4)
         result[f"{name}_std"] = round(float(np.std(values, ddof=1)), 4) if seeds > 1 else None
-    steps = len(table) * DEFAULTS["steps"]
+    steps = len(judged) * DEFAULTS["steps"]
     result["passes"] = round(passes["forward"] / steps, 2)
     result["backward"] = round(passes["backward"] / steps, 2)
     return result
@@ -192,15 +182,6 @@ def count_passes(pipe: RealCompoPipeline, passes: dict[str, int]) -> Iterator[No
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@torch.inference_mode()
-def real_features(scenes: list[Scene], judge: Judge, first_seed: int) -> np.ndarray:
-    features = []
-    for k in range(REAL_DRAWINGS):
-        drawn = np.stack([draw(s, "rendered", first_seed + k * len(scenes) + i) for i, s in enumerate(scenes)])
-        features.append(judge.features(torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy())
-    return np.concatenate(features)
 
 
 def main() -> None:

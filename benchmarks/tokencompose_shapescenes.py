@@ -31,10 +31,11 @@ from diffusers import DiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from rich.progress import track
 
-from benchmarks.shapescenes import Row, real_features, run_row
+from benchmarks.shapescenes import Row, run_row
 from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.guidance.settings import BalanceSettings
 from shapescenes.judge import load_judge
+from shapescenes.measuring import real_features
 from shapescenes.models import pipelines
 from shapescenes.tokencompose import RememberedLatents, example
 from shapescenes.world import held_out_scenes, training_scene

@@ -9,6 +9,7 @@ from . import (
     report_nodes,
     sampling_nodes,
     shapescenes_nodes,
+    sweep_nodes,
     train_nodes,
 )
 
@@ -17,6 +18,7 @@ MODULES = (
     conditioning_nodes,
     sampling_nodes,
     report_nodes,
+    sweep_nodes,
     attention_nodes,
     shapescenes_nodes,
     train_nodes,

@@ -14,7 +14,9 @@ from realcompo_core.attention.maps import AttentionMaps, Keep
 from realcompo_core.attention.recorder import Recorder
 from realcompo_core.guidance.branch import branch_names
 from realcompo_core.guidance.mixing import RegionWeights
+from realcompo_core.guidance.named_settings import CONSTANT
 from realcompo_core.guidance.settings import BalanceSettings
+from realcompo_core.guidance.weight_schedule import WeightSchedule
 
 from .host.branch_input import BranchInput
 from .host.connections import output_is_used
@@ -29,6 +31,7 @@ SETTINGS_TIP = (
 )
 LAYOUT_TIP = "What is where. Its phrases must occur in its prompt; without objects the fidelity branch works alone."
 MAPS_SLOT = 2  # of the outputs of sampler and guider
+SCHEDULES = {"until t1": "step", "linear until t1": "linear", "cosine until t1": "cosine"}  # to WeightSchedule's shapes
 EVERYWHERE = -1.0  # a weight outside of the objects that is the one inside
 MAPS_TIP = (
     "The branches' attention to the prompt's words, for the Attention Map Viewer. Nothing is recorded if this is not "
@@ -42,9 +45,10 @@ class NodeSettings:
     """The value of a BALANCE_SETTINGS socket."""
 
     balance: BalanceSettings = field(default_factory=BalanceSettings)
-    spatial_weights: RegionWeights | None = None  # where weights are fixed
+    spatial_weights: RegionWeights | WeightSchedule | None = None  # where weights are fixed
     layers: int = 0
     include_adjectives: bool = False
+    if_fixed: RegionWeights | WeightSchedule = RegionWeights(0.5, 0.5)  # for a Sweep that has mode fixed among others
 
 
 def share_input(name: str, default: float, tooltip: str, **settings) -> io.Input:
@@ -98,7 +102,7 @@ class BalanceSettingsNode(io.ComfyNode):
                     options=["one_pass", "lookahead", "fixed"],
                     default=best.mode,
                     tooltip="one_pass reads attention in the passes that a step needs anyway; lookahead (the paper) "
-                    "reads it one step ahead: slower, and more exact; fixed mixes with a constant weight.",
+                    "reads it one step ahead: slower, and more exact; fixed mixes with spatial_weight.",
                 ),
                 share_input(
                     "spatial_weight",
@@ -109,12 +113,13 @@ class BalanceSettingsNode(io.ComfyNode):
                     "t0",
                     best.t0,
                     "Share of the steps, from the start, that the spatial branches make alone (paper: 0.4; "
-                    "0 for stylised checkpoints).",
+                    "0 for stylised checkpoints). Not with mode fixed and schedule constant.",
                 ),
                 share_input(
                     "t1",
                     best.t1,
-                    "Share of the steps after which the fidelity branch finishes alone; 1 balances to the end.",
+                    "Share of the steps after which the fidelity branch finishes alone; 1 balances to the end. "
+                    "Not with mode fixed and schedule constant.",
                 ),
                 io.Combo.Input(
                     "rule",
@@ -181,19 +186,39 @@ class BalanceSettingsNode(io.ComfyNode):
                     tooltip="With mode fixed: the weight of the spatial branches outside of the objects' regions, "
                     "where spatial_weight holds inside. -1: spatial_weight everywhere.",
                 ),
+                io.Combo.Input(
+                    "schedule",
+                    options=[CONSTANT, *SCHEDULES],
+                    default=CONSTANT,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="With mode fixed: constant keeps the weights to the end, and t0 and t1 have no meaning. "
+                    "Else they stay until t1, or fall from t0 to t1; then the fidelity branch finishes alone.",
+                ),
             ],
             outputs=[BalanceSettingsType.Output("settings", tooltip="For Balanced Guider and the sampler.")],
         )
 
     @classmethod
     def execute(
-        cls, mode, spatial_weight, layers, include_adjectives, spatial_weight_outside=EVERYWHERE, **settings
+        cls,
+        mode,
+        spatial_weight,
+        layers,
+        include_adjectives,
+        spatial_weight_outside=EVERYWHERE,
+        schedule=CONSTANT,
+        **settings,
     ) -> io.NodeOutput:
+        outside = spatial_weight if spatial_weight_outside < 0 else spatial_weight_outside
+        weights = RegionWeights(spatial_weight, outside)
+        if schedule != CONSTANT:
+            weights = WeightSchedule(weights, until=settings["t1"], shape=SCHEDULES[schedule], t0=settings["t0"])
         if mode == "fixed":
-            outside = spatial_weight if spatial_weight_outside < 0 else spatial_weight_outside
-            weights = RegionWeights(spatial_weight, outside)
-            return io.NodeOutput(NodeSettings(BalanceSettings(**settings), weights, layers, include_adjectives))
-        return io.NodeOutput(NodeSettings(BalanceSettings(mode=mode, **settings), None, layers, include_adjectives))
+            balance, fixed = BalanceSettings(**settings), weights
+        else:
+            balance, fixed = BalanceSettings(mode=mode, **settings), None
+        return io.NodeOutput(NodeSettings(balance, fixed, layers, include_adjectives, weights))
 
 
 class BalancedGuiderNode(io.ComfyNode):

@@ -6,6 +6,7 @@ LayoutType = io.Custom("LAYOUT")  # a realcompo_core.layout.Layout
 BranchType = io.Custom("REALCOMPO_BRANCH")
 BalanceSettingsType = io.Custom("BALANCE_SETTINGS")
 BalanceTraceType = io.Custom("BALANCE_TRACE")
+SweepPlanType = io.Custom("SWEEP_PLAN")  # a realcompo_core.sweep.plan.Plan
 AttentionMapsType = io.Custom("ATTENTION_MAPS")  # a realcompo_core.attention.maps.AttentionMaps
 TokenComposeDatasetType = io.Custom("TOKENCOMPOSE_DATASET")  # a sequence of tokencompose_core.records.Record
 

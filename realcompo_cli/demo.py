@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-import torch
 from PIL import Image
 
-from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.errors import RealCompoError
-from realcompo_core.layout import Layout, LayoutObject
-from shapescenes.judge import Detection, detect, load_judge
-from shapescenes.models import pipelines
-from shapescenes.world import COLOURS, RELATIONS, SHAPES, SIZE, vocabulary
+from realcompo_core.layout import Layout
+from shapescenes.judge import Detection, detect, found_in_boxes, load_judge
+from shapescenes.measuring import as_tensor
+from shapescenes.systems import SYSTEMS, System, system
+from shapescenes.world import COLOURS, RELATIONS, SHAPES, vocabulary
 
 NO_BREAK = "\u00a0"
 
@@ -33,30 +31,23 @@ def check_words(prompt: str, layout: Layout) -> None:
         )
 
 
-def load_demo() -> RealCompoPipeline:
-    return RealCompoPipeline(*pipelines())
+def load_demo(name: str) -> System:
+    """One of the bundled systems."""
+    return system(*SYSTEMS[name])
 
 
 def judge_notes(layout: Layout, images: dict[str, Image.Image]) -> dict[str, str]:
     """What the judge sees in each picture, in a line: the layout's objects it finds in their boxes, and all others."""
-    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images.values()])
-    found = detect(load_judge(), torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1)
+    found = detect(load_judge(), as_tensor(images.values()))
     return {name: _note(layout, detections) for name, detections in zip(images, found, strict=True)}
 
 
 def _note(layout: Layout, detections: list[Detection]) -> str:
-    others, marks = list(detections), []
-    for item in layout.objects:
-        match = next((d for d in others if _shows(d, item)), None)
-        if match:
-            others.remove(match)
-        marks.append(f"{'✓' if match else '✗'} {item.phrase}".replace(" ", NO_BREAK))
+    hits, others = found_in_boxes(layout, detections)
+    marks = [
+        f"{'✓' if hit else '✗'} {item.phrase}".replace(" ", NO_BREAK)
+        for hit, item in zip(hits, layout.objects, strict=True)
+    ]
     if others:
         marks.append("also " + ", ".join(f"a {d.colour} {d.shape}" for d in others))
     return "Judge: " + (", ".join(marks) or "sees no shape")
-
-
-def _shows(detection: Detection, item: LayoutObject) -> bool:
-    x0, y0, x1, y1 = (edge * SIZE for edge in item.box)
-    named = detection.colour in item.phrase and detection.shape in item.phrase
-    return named and x0 <= detection.x <= x1 and y0 <= detection.y <= y1

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from .report import Report
     from .runs import Run
+    from .sweep import Sweep
 
 
 class Commands(TyperGroup):
@@ -91,6 +92,32 @@ OutsideOption = Annotated[
         show_default="the same everywhere",
     ),
 ]
+ScheduleOption = Annotated[
+    Literal["constant", "step", "linear", "cosine"] | None,
+    typer.Option(
+        help="With --mode fixed: the weights stay to the end, or until --t1, or fall until --t1 along a line or a "
+        "cosine; then the fidelity branch finishes alone.",
+        show_default="constant",
+    ),
+]
+T0Option = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the steps, from the start, that the spatial branch makes alone. Not with constant weights.",
+        min=0,
+        max=1,
+        show_default="0",
+    ),
+]
+T1Option = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the steps after which the fidelity branch finishes alone. Not with constant weights.",
+        min=0,
+        max=1,
+        show_default="0.6",
+    ),
+]
 NegativeOption = Annotated[str, typer.Option(help="What must not be in the picture.")]
 ConfigOption = Annotated[
     Path | None,
@@ -113,6 +140,55 @@ LayoutPictureOption = Annotated[Path, typer.Option(help="Picture of the layout."
 LayoutFileOption = Annotated[Path, typer.Option(help="The layout for `realcompo generate --layout`.")]
 
 
+FidelityUnetOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Diffusers UNet folder in the place of the fidelity model's UNet, e.g. TokenCompose's.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+LoraOption = Annotated[Path | None, typer.Option(help="LoRA file on the fidelity model.", exists=True, dir_okay=False)]
+ControlnetOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="ControlNet of the spatial branch, a folder or a file; repeat for more.", exists=True),
+]
+ControlOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What a ControlNet is shown, one for each: a picture's path, or openpose or segmentation (ADE20K), "
+        "drawn from the layout."
+    ),
+]
+ControlStrengthOption = Annotated[float, typer.Option(help="Strength of the ControlNets.", min=0)]
+ControlStartOption = Annotated[float, typer.Option(help="Share of the steps before they act.", min=0, max=1)]
+ControlEndOption = Annotated[float, typer.Option(help="Share of the steps after which they rest.", min=0, max=1)]
+DetachControlOption = Annotated[
+    bool, typer.Option("--detach-control", help="No gradient through the ControlNets: faster, less exact.")
+]
+ClassesOption = Annotated[
+    str, typer.Option(help="Classes of phrases that --control segmentation does not know: corgi=animal.")
+]
+LayoutGuidanceOption = Annotated[
+    bool, typer.Option("--layout-guidance", help="The spatial branch is guided by its own attention.")
+]
+PhrasesOption = Annotated[
+    float,
+    typer.Option(
+        help="Above 0: each phrase is a prompt of its own in its region of the spatial branch, of this weight.",
+        min=0,
+    ),
+]
+SystemOption = Annotated[
+    Literal["v1", "v2", "v3", "v4", "segmentation", "phrases"],
+    typer.Option(
+        help="Of the bundled models. v1: GLIGEN's gated layers follow the boxes; v2: v1 with a fidelity branch "
+        "fine-tuned by TokenCompose; v3 and v4: Layout Guidance on the fidelity branch of v1 and v2; segmentation: a "
+        "ControlNet that is shown the layout; phrases: a prompt for each region."
+    ),
+]
+
+
 @app.callback()
 def main() -> None:
     # Libraries read these when they are imported; whoever sets them wants to see more.
@@ -124,10 +200,14 @@ def main() -> None:
 def demo(
     prompt: PromptArgument,
     seed: SeedOption = 7,
+    system: SystemOption = "v1",
     steps: Annotated[int | None, typer.Option(help="Sampling steps.", min=2, show_default="the demo's own")] = None,
     mode: ModeOption = "one_pass",
     spatial_weight: SpatialWeightOption = None,
     spatial_weight_outside: OutsideOption = None,
+    schedule: ScheduleOption = None,
+    t0: T0Option = None,
+    t1: T1Option = None,
     provider: ProviderOption = "rules",
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo_output"),
 ) -> None:
@@ -135,6 +215,8 @@ def demo(
 
     Example: realcompo demo "a red circle to the left of a blue square"
     """
+    given = {"mode": mode, "spatial_weight": spatial_weight, "spatial_weight_outside": spatial_weight_outside}
+    given |= {"schedule": schedule, "t0": t0, "t1": t1}
     with kept_files(output) as files:
         with out.status("Loading the models"):
             from shapescenes import DEFAULTS
@@ -142,16 +224,20 @@ def demo(
             from .demo import check_words, judge_notes, load_demo
             from .runs import balance_settings, report_on
 
-            balance = balance_settings(DEFAULTS["balance"], mode, spatial_weight, spatial_weight_outside)
+            balance = balance_settings(DEFAULTS["balance"], **given)
             layout = propose(named_provider(provider), prompt, (128, 128))
             check_words(prompt, layout)
             write_layout(files, layout)
-            pipeline = load_demo()
-        settings = DEFAULTS | {"seed": seed, "balance": balance}
+            pipeline, controls = load_demo(system)
+        settings = DEFAULTS | {"seed": seed, "balance": balance, "controls": controls}
         if steps:
             settings["steps"] = steps
         runs = sample_all(pipeline, prompt, layout, settings, alone=True, files=files)
-        facts = {"command": command_line(), "layout": f"by the provider {provider}", "models": "ShapeScenes, bundled"}
+        facts = {
+            "command": command_line(),
+            "layout": f"by the provider {provider}",
+            "models": f"ShapeScenes, bundled: {system}",
+        }
         notes = judge_notes(layout, {run.name: run.image for run in runs})
         write_report(files, report_on(prompt, runs, settings, facts, notes))
 
@@ -168,47 +254,17 @@ def generate(
             help="Spatial model of the same family, e.g. GLIGEN.", exists=True, show_default="the fidelity model"
         ),
     ] = None,
-    fidelity_unet: Annotated[
-        Path | None,
-        typer.Option(
-            help="Diffusers UNet folder in the place of the fidelity model's UNet, e.g. TokenCompose's.",
-            exists=True,
-            file_okay=False,
-        ),
-    ] = None,
-    lora: Annotated[
-        Path | None, typer.Option(help="LoRA file on the fidelity model.", exists=True, dir_okay=False)
-    ] = None,
-    controlnet: Annotated[
-        list[Path] | None,
-        typer.Option(help="ControlNet of the spatial branch, a folder or a file; repeat for more.", exists=True),
-    ] = None,
-    control: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What a ControlNet is shown, one for each: a picture's path, or openpose or segmentation (ADE20K), "
-            "drawn from the layout."
-        ),
-    ] = None,
-    control_strength: Annotated[float, typer.Option(help="Strength of the ControlNets.", min=0)] = 1.0,
-    control_start: Annotated[float, typer.Option(help="Share of the steps before they act.", min=0, max=1)] = 0.0,
-    control_end: Annotated[float, typer.Option(help="Share of the steps after which they rest.", min=0, max=1)] = 1.0,
-    detach_control: Annotated[
-        bool, typer.Option("--detach-control", help="No gradient through the ControlNets: faster, less exact.")
-    ] = False,
-    classes: Annotated[
-        str, typer.Option(help="Classes of phrases that --control segmentation does not know: corgi=animal.")
-    ] = "",
-    layout_guidance: Annotated[
-        bool, typer.Option("--layout-guidance", help="The spatial branch is guided by its own attention.")
-    ] = False,
-    phrases: Annotated[
-        float,
-        typer.Option(
-            help="Above 0: each phrase is a prompt of its own in its region of the spatial branch, of this weight.",
-            min=0,
-        ),
-    ] = 0.0,
+    fidelity_unet: FidelityUnetOption = None,
+    lora: LoraOption = None,
+    controlnet: ControlnetOption = None,
+    control: ControlOption = None,
+    control_strength: ControlStrengthOption = 1.0,
+    control_start: ControlStartOption = 0.0,
+    control_end: ControlEndOption = 1.0,
+    detach_control: DetachControlOption = False,
+    classes: ClassesOption = "",
+    layout_guidance: LayoutGuidanceOption = False,
+    phrases: PhrasesOption = 0.0,
     config: ConfigOption = None,
     layout: Annotated[
         Path | None, typer.Option(help="Layout JSON, for a provider's.", exists=True, dir_okay=False)
@@ -232,6 +288,9 @@ def generate(
     mode: ModeOption = "one_pass",
     spatial_weight: SpatialWeightOption = None,
     spatial_weight_outside: OutsideOption = None,
+    schedule: ScheduleOption = None,
+    t0: T0Option = None,
+    t1: T1Option = None,
     layers: Annotated[int, typer.Option(help="Read attention at 1/N of the latent's resolution.")] = 4,
     dtype: DtypeOption = None,
     device: Annotated[str | None, typer.Option(help="cuda, mps, cpu, ...", show_default="the best one")] = None,
@@ -244,6 +303,8 @@ def generate(
 
     realcompo generate "two dancers" --layout poses.json --fidelity sdxl --controlnet openpose --control openpose
     """
+    given = {"mode": mode, "spatial_weight": spatial_weight, "spatial_weight_outside": spatial_weight_outside}
+    given |= {"schedule": schedule, "t0": t0, "t1": t1}
     width, height = size_of(size)
     with kept_files(output) as files:
         with out.status("Loading the models"):
@@ -273,7 +334,7 @@ def generate(
 
             from .runs import balance_settings, report_on
 
-            balance = balance_settings(BalanceSettings(), mode, spatial_weight, spatial_weight_outside)
+            balance = balance_settings(BalanceSettings(), **given)
             found = read_layout(layout) if layout else propose(named_provider(provider), prompt, (width, height))
             write_layout(files, found, (width, height))
 
@@ -299,6 +360,120 @@ def generate(
             "models": models.description,
         }
         write_report(files, report_on(prompt, runs, settings, facts))
+
+
+@app.command()
+def sweep(
+    prompt: PromptArgument,
+    x: Annotated[str, typer.Option(help="The setting of the columns and its values.", metavar="NAME=VALUES")],
+    y: Annotated[
+        str | None,
+        typer.Option(
+            help="That of the rows, if there are to be several.", metavar="NAME=VALUES", show_default="one row"
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Another setting, for all cells; repeat for more.",
+            metavar="NAME=VALUE",
+            show_default="those of demo; with --fidelity, of generate",
+        ),
+    ] = None,
+    prompts: Annotated[
+        int,
+        typer.Option(
+            help="Run each cell on so many held-out scenes as well: accuracy and realism. Bundled models only.",
+            min=1,
+            show_default="the prompt alone",
+        ),
+    ] = 1,
+    layout: Annotated[
+        Path | None, typer.Option(help="Layout JSON, for a provider's.", exists=True, dir_okay=False)
+    ] = None,
+    provider: ProviderOption = "rules",
+    fidelity: Annotated[
+        Path | None, typer.Option(help="Your own fidelity model.", exists=True, show_default="the bundled one")
+    ] = None,
+    spatial: Annotated[
+        Path | None, typer.Option(help="Your own spatial model.", exists=True, show_default="the bundled one")
+    ] = None,
+    fidelity_unet: FidelityUnetOption = None,
+    lora: LoraOption = None,
+    controlnet: ControlnetOption = None,
+    control: ControlOption = None,
+    control_strength: ControlStrengthOption = 1.0,
+    control_start: ControlStartOption = 0.0,
+    control_end: ControlEndOption = 1.0,
+    detach_control: DetachControlOption = False,
+    classes: ClassesOption = "",
+    layout_guidance: LayoutGuidanceOption = False,
+    phrases: PhrasesOption = 0.0,
+    system: SystemOption = "v1",
+    config: ConfigOption = None,
+    dtype: DtypeOption = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cuda, mps, cpu, ...", show_default="the best one; cpu for the bundled models"),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("sweep"),
+) -> None:
+    """Draw a prompt with all pairs of values of two settings: one grid of pictures, with numbers below each.
+
+    Settings: mode, t0, t1, spatial-weight, spatial-weight-outside, schedule, rule, rate, initial, update-every,
+    update-until, sources, beta, cfg, steps, seed, sampler, layers, include-adjectives, negative; with your own models
+    width and height too. Semicolons may separate values that have commas.
+
+    Stopped and run again, it goes on: a cell that is in the folder from the same settings is not run again.
+
+    Example: realcompo sweep "a red circle to the left of a blue square" --x t0=0,0.2,0.4 --y beta=0.3,0.6,1
+    """
+    bundled = fidelity is None
+    with kept_files(output) as files:
+        with out.status("Loading the models"):
+            from realcompo_core.sweep.plan import resolve
+
+            from . import sweep as sweeping
+
+            models = sweeping.Models(
+                fidelity=fidelity,
+                spatial=spatial,
+                unet=fidelity_unet,
+                lora=lora,
+                controlnets=controlnet or (),
+                controls=control or (),
+                control_strength=control_strength,
+                control_start=control_start,
+                control_end=control_end,
+                detach_control=detach_control,
+                classes=classes,
+                layout_guidance=layout_guidance,
+                phrase_strength=phrases,
+                config=config,
+                dtype=dtype,
+                device=device,
+            )
+            sweeping.check_options(models, system, prompts)
+            plan = sweeping.parse_plan(x, y, bundled)
+            given = sweeping.parse_given(set_ or [], bundled)
+            settings = resolve(plan, sweeping.own_settings(bundled), given)
+            pixels = (128, 128) if bundled else (settings[0]["width"] or 512, settings[0]["height"] or 512)
+            found = read_layout(layout) if layout else propose(named_provider(provider), prompt, pixels)
+            if not found.objects:
+                raise RealCompoError("the layout has no objects: every cell would be the fidelity model's own picture")
+            if bundled:
+                from .demo import check_words, load_demo
+
+                check_words(prompt, found)
+                (pipeline, controls), known = load_demo(system), sweeping.bundled_models(system)
+                measure = sweeping.HeldOutScenes(prompts) if prompts > 1 else sweeping.JudgedPicture()
+            else:
+                pipeline, controls = sweeping.load_system(models)
+                known, measure = sweeping.named_models(models), sweeping.AttentionAndDifference()
+            sweeping.check_layers(pipeline, settings)
+            subject = sweeping.Subject(prompt, found, pipeline, controls, known)
+        run_sweep(files, sweeping.Sweep(subject, plan, settings, measure))
 
 
 @app.command()
@@ -650,6 +825,30 @@ def sample_all(
     if note := runs[-1].output.trace.note:
         out.print(Text(f"note: {note}", "yellow"))
     return runs
+
+
+def run_sweep(files: Files, sweep: Sweep) -> None:
+    """Runs the cells that are not there yet. What is finished when it stops, for whatever reason, is in the results."""
+    from . import sweep as sweeping
+
+    store = sweeping.CellStore(Files(files.folder / sweeping.CELLS))
+    cells = [store.read(sweep.stem(i), sweep.identity(i)) for i in range(len(sweep.settings))]
+    if known := sum(cell is not None for cell in cells):
+        out.print(f"{known} of {len(cells)} cells are there already.")
+    try:
+        with Progress(*step_columns(), console=out) as bars:
+            task = bars.add_task("cells", total=len(cells), completed=known)
+            steps = bars.add_task("steps")
+            for i, title in enumerate(sweep.plan.titles):
+                if cells[i] is None:
+                    bars.update(steps, description=title)
+                    cell = sweep.run(i, lambda done, total: bars.update(steps, completed=done, total=total))
+                    store.write(sweep.stem(i), sweep.identity(i), cell)
+                    cells[i] = cell
+                    bars.advance(task)
+    finally:
+        if any(cell is not None for cell in cells):
+            sweeping.write_results(files, sweep, cells, command_line())
 
 
 def step_columns() -> tuple[ProgressColumn, ...]:

@@ -14,8 +14,10 @@ from PIL import Image
 
 from realcompo_core.diffusers import Output, RealCompoPipeline
 from realcompo_core.errors import RealCompoError
+from realcompo_core.guidance import named_settings
 from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.settings import BalanceSettings
+from realcompo_core.guidance.weight_schedule import WeightSchedule
 from realcompo_core.layout import Layout
 
 from .report import Picture, Report
@@ -81,32 +83,67 @@ def report_on(
         layout=output.layout,
         pictures=[Picture(run.name, run.image, (notes or {}).get(run.name, "")) for run in runs],
         trace=output.trace,
-        facts=facts | _settings_facts(settings) | {"time": _times(runs), "versions": _versions()},
+        facts=facts | _settings_facts(settings) | {"time": _times(runs), "versions": versions()},
     )
 
 
-def balance_settings(
-    own: BalanceSettings, mode: str, spatial_weight: float | None, outside: float | None
-) -> BalanceSettings:
-    """The settings `own` in the mode asked for. Raises RealCompoError for weights in another mode than fixed."""
-    if mode == "fixed":
-        inside = 0.5 if spatial_weight is None else spatial_weight
-        return replace(own, fixed=RegionWeights(inside, inside if outside is None else outside))
-    for option, value in (("--spatial-weight", spatial_weight), ("--spatial-weight-outside", outside)):
-        if value is not None:
-            raise RealCompoError(f"{option} {value:g} has no meaning with --mode {mode}: take --mode fixed")
-    return replace(own, mode=mode)
+def balance_settings(own: BalanceSettings, **given: Any) -> BalanceSettings:
+    """`own` with what was `given` by name (see `named_settings`); None was not given.
+
+    Raises RealCompoError for an option that has no meaning beside the others.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    named = named_settings.named_settings(own) | given
+    for name, reason in named_settings.unused(named).items():
+        if name in given:
+            raise RealCompoError(
+                f"{_option(name)} {_plain(given[name])} has no meaning with {_option(reason.setting)} {reason.value}: "
+                f"take {_option(reason.setting)} {reason.instead}"
+            )
+    return named_settings.balance_settings(named)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _balance_facts(balance: BalanceSettings) -> dict[str, str]:
     if isinstance(balance.fixed, RegionWeights):
-        inside, outside = (f"{share:g}" for share in balance.fixed)
-        where = "everywhere" if inside == outside else f"on the objects, {outside} elsewhere"
-        return {"balance": f"fixed, the spatial branch's weight is {inside} {where}"}
+        return {"balance": f"fixed, the spatial branch's weight is {_where(balance.fixed)}"}
+    if isinstance(balance.fixed, WeightSchedule):
+        return {"balance": f"fixed, {_schedule_fact(balance.fixed)}"}
     return {
         "balance": f"{balance.mode}, rule {balance.rule} × {balance.rate:g}, initial coefficients: {balance.initial}",
-        "branches": f"balanced until {balance.t1:.0%} of the steps, then the fidelity branch alone",
+        "branches": _phases(balance.t0, "balanced", balance.t1, "the fidelity branch alone"),
     }
+
+
+def _where(weights: RegionWeights) -> str:
+    inside, outside = (f"{share:g}" for share in weights)
+    return f"{inside} everywhere" if inside == outside else f"{inside} on the objects, {outside} elsewhere"
+
+
+def _schedule_fact(schedule: WeightSchedule) -> str:
+    """What a WeightSchedule does, in words."""
+    weights = f"the spatial branch's weight {_where(schedule.start)}"
+    end = "the fidelity branch alone" if schedule.end == (0, 0) else f"the weight {_where(schedule.end)}"
+    if schedule.shape != "step":
+        weights += f", falling to {_where(schedule.end)} ({schedule.shape})"
+    return _phases(schedule.t0, weights, schedule.until, end)
+
+
+def _phases(t0: float, between: str, t1: float, end: str) -> str:
+    """What was done when: the spatial branch alone until `t0`, then `between` until `t1`, then `end`."""
+    phases = [f"the spatial branch alone until {t0:.0%} of the steps"] if t0 else []
+    if t1 > t0:
+        phases.append(f"{between} until {t1:.0%} of the steps" if t1 < 1 else f"{between} to the end")
+    if max(t0, t1) < 1:
+        phases.append(end)
+    return ", then ".join(phases)
 
 
 def _settings_facts(settings: dict[str, Any]) -> dict[str, str]:
@@ -129,10 +166,14 @@ def _times(runs: list[Run]) -> str:
     return ", ".join(f"{run.name} {run.seconds:.1f} s" for run in runs)
 
 
-def _versions() -> str:
-    try:
-        own = version("realcompo")
-    except PackageNotFoundError:  # run from the source folder
-        own = "from source"
+def versions() -> str:
+    """Of this project and of what it rests on."""
     others = (f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
-    return f"realcompo {own}, {', '.join(others)}, Python {platform.python_version()}"
+    return f"realcompo {own_version()}, {', '.join(others)}, Python {platform.python_version()}"
+
+
+def own_version() -> str:
+    try:
+        return version("realcompo")
+    except PackageNotFoundError:  # run from the source folder
+        return "from source"

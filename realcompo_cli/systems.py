@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from diffusers import ControlNetModel, DiffusionPipeline, UNet2DConditionModel
@@ -22,6 +22,12 @@ from realcompo_core.layout.segmentation import ADE20K, draw_segmentation, parse_
 from .models import DTYPES, ModelFileError, best_device, check_device, load_one
 
 DRAWN = ("openpose", "segmentation")  # from the layout
+OTHER_NAMES = {  # of options whose fields are called otherwise
+    "unet": "fidelity-unet",
+    "controlnets": "controlnet",
+    "controls": "control",
+    "phrase_strength": "phrases",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Models:
     not know, such as "corgi=animal".
     """
 
-    fidelity: Path
+    fidelity: Path | None
     spatial: Path | None = None
     unet: Path | None = None
     lora: Path | None = None
@@ -50,6 +56,11 @@ class Models:
     config: Path | None = None
     dtype: str | None = None
     device: str | None = None
+
+    def given(self) -> list[str]:
+        """The options that are not as they are by default, but for --fidelity."""
+        changed = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        return ["--" + OTHER_NAMES.get(name, name.replace("_", "-")) for name in changed if name != "fidelity"]
 
     @property
     def description(self) -> str:
@@ -78,10 +89,10 @@ class Models:
                 f"{len(self.controls)} --control for {len(self.controlnets)} --controlnet: give one for each, a "
                 f"picture or one of {', '.join(DRAWN)}, which draw the layout"
             )
-        alone = Models(self.fidelity)
-        for name in ("control_strength", "control_start", "control_end", "detach_control"):
-            if getattr(self, name) != getattr(alone, name) and not self.controlnets:
-                raise RealCompoError(f"--{name.replace('_', '-')} has no meaning without --controlnet")
+        of_controls = ("--control-strength", "--control-start", "--control-end", "--detach-control")
+        for option in self.given():
+            if option in of_controls and not self.controlnets:
+                raise RealCompoError(f"{option} has no meaning without --controlnet")
         if self.classes and "segmentation" not in self.controls:
             raise RealCompoError("--classes has no meaning without --control segmentation")
 

@@ -8,15 +8,42 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from realcompo_core.layout import Layout
+from realcompo_core.layout import Layout, LayoutObject
 from shapescenes.files import load
-from shapescenes.models import Judge
 from shapescenes.world import COLOURS, SHAPES, SIZE, Prompt, Scene, holds
 
 GRID = 16
 CELL = SIZE / GRID  # pixels
+
+
+class Judge(nn.Module):
+    """A detector on a 16x16 grid: is there a shape's centre in this cell, which shape and colour, where exactly.
+
+    Returns (B, 1 + 6 + 6 + 2, 16, 16): presence, shape and colour logits, centre offset in 0..1 of a cell.
+    """
+
+    def __init__(self):
+        super().__init__()
+
+        def block(c_in, c_out, stride):
+            return nn.Sequential(
+                nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)
+            )
+
+        self.early = nn.Sequential(block(3, 32, 2), block(32, 48, 1), block(48, 64, 2), block(64, 64, 1))
+        self.late = nn.Sequential(block(64, 96, 2), block(96, 96, 1), block(96, 128, 1), block(128, 128, 1))
+        self.head = nn.Conv2d(128, 1 + 6 + 6 + 2, 1)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """picture: (B, 3, 128, 128) in -1..1."""
+        return self.head(self.late(self.early(picture)))
+
+    def features(self, picture: Tensor) -> Tensor:
+        """(B, 128): mean and spread of the texture-level features, for the Fréchet distance."""
+        maps = self.early(picture).flatten(2)
+        return torch.cat([maps.mean(-1), maps.std(-1)], 1)
 
 
 class Detection(NamedTuple):
@@ -82,6 +109,27 @@ def box_hits(layout: Layout, prompt: Prompt, found: list[Detection]) -> float:
         )
 
     return float(np.mean([hit(k, o.box) for k, o in zip(prompt.kinds, layout.objects, strict=True)]))
+
+
+def found_in_boxes(layout: Layout, found: list[Detection]) -> tuple[list[bool], list[Detection]]:
+    """Whether each object of a layout is in the picture, and the detections that belong to none.
+
+    An object is there if a detection of the shape and colour that its phrase names is centred in its box; no detection
+    counts for two.
+    """
+    others, hits = list(found), []
+    for item in layout.objects:
+        match = next((d for d in others if _shows(d, item)), None)
+        if match:
+            others.remove(match)
+        hits.append(match is not None)
+    return hits, others
+
+
+def _shows(detection: Detection, item: LayoutObject) -> bool:
+    x0, y0, x1, y1 = (edge * SIZE for edge in item.box)
+    named = detection.colour in item.phrase and detection.shape in item.phrase
+    return named and x0 <= detection.x <= x1 and y0 <= detection.y <= y1
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:

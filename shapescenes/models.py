@@ -6,7 +6,6 @@ that both take the very path that SD1.5 takes.
 
 from __future__ import annotations
 
-import torch
 from diffusers import (
     AutoencoderTiny,
     ControlNetModel,
@@ -15,7 +14,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from shapescenes.files import load
@@ -106,34 +105,6 @@ def unet(gated: bool = False) -> UNet2DConditionModel:
 def segmentation_controlnet() -> ControlNetModel:
     """A ControlNet of the text-to-image UNet, for pictures in the colours of `shapescenes.palette`."""
     return ControlNetModel.from_unet(unet(), load_weights_from_unet=False)
-
-
-class Judge(nn.Module):
-    """A detector on a 16x16 grid: is there a shape's centre in this cell, which shape and colour, where exactly.
-
-    Returns (B, 1 + 6 + 6 + 2, 16, 16): presence, shape and colour logits, centre offset in 0..1 of a cell.
-    """
-
-    def __init__(self):
-        super().__init__()
-
-        def block(c_in, c_out, stride):
-            return nn.Sequential(
-                nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)
-            )
-
-        self.early = nn.Sequential(block(3, 32, 2), block(32, 48, 1), block(48, 64, 2), block(64, 64, 1))
-        self.late = nn.Sequential(block(64, 96, 2), block(96, 96, 1), block(96, 128, 1), block(128, 128, 1))
-        self.head = nn.Conv2d(128, 1 + 6 + 6 + 2, 1)
-
-    def forward(self, picture: Tensor) -> Tensor:
-        """picture: (B, 3, 128, 128) in -1..1."""
-        return self.head(self.late(self.early(picture)))
-
-    def features(self, picture: Tensor) -> Tensor:
-        """(B, 128): mean and spread of the texture-level features, for the Fréchet distance."""
-        maps = self.early(picture).flatten(2)
-        return torch.cat([maps.mean(-1), maps.std(-1)], 1)
 
 
 def pipelines() -> tuple[StableDiffusionPipeline, StableDiffusionPipeline]:

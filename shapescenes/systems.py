@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from diffusers import StableDiffusionPipeline
 from PIL import Image
@@ -19,15 +20,24 @@ FIDELITY = ("text_to_image", "tokencompose")
 SPATIAL = ("gligen", "segmentation", "layout_guidance", "phrases")
 
 
-@dataclass(frozen=True)
-class System:
+SYSTEMS = {  # fidelity and spatial branch
+    "v1": ("text_to_image", "gligen"),
+    "v2": ("tokencompose", "gligen"),
+    "v3": ("text_to_image", "layout_guidance"),
+    "v4": ("tokencompose", "layout_guidance"),
+    "segmentation": ("text_to_image", "segmentation"),
+    "phrases": ("text_to_image", "phrases"),
+}
+
+
+class System(NamedTuple):
     """A balanced pipeline, and what its ControlNet is shown."""
 
     pipeline: RealCompoPipeline
-    controls: list[Control] = field(default_factory=list)
+    controls: Sequence[Control] = ()
 
 
-def system(spatial: str = "gligen", fidelity: str = "text_to_image") -> System:
+def system(fidelity: str = "text_to_image", spatial: str = "gligen") -> System:
     """The system of these two branches. Raises RealCompoError for a name that is none of SPATIAL or FIDELITY."""
     for what, name, known in (("spatial", spatial, SPATIAL), ("fidelity", fidelity, FIDELITY)):
         if name not in known:

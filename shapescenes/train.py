@@ -165,7 +165,7 @@ def train_judge(folder: Path) -> None:
     pick = {style: batches("judge", len(sets[style])) for style in sets}
     vae = models.vae().eval().to(memory_format=torch.channels_last)
     vae.load_state_dict(files.load("vae"))
-    model = models.Judge().to(memory_format=torch.channels_last)
+    model = judge.Judge().to(memory_format=torch.channels_last)
 
     def loss(step: int) -> Tensor:
         half = BATCH["judge"] // 2

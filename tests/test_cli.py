@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import subprocess
@@ -38,7 +39,7 @@ def random_models(monkeypatch):
 
     def load(name):
         torch.manual_seed(0)
-        parts = {"vae": models.vae, "text_encoder": models.text_encoder, "unet": models.unet, "judge": models.Judge}
+        parts = {"vae": models.vae, "text_encoder": models.text_encoder, "unet": models.unet, "judge": judge.Judge}
         return parts[name]().state_dict() if name in parts else models.unet(gated=True).state_dict()
 
     monkeypatch.setattr(models, "load", load)
@@ -240,6 +241,191 @@ def test_weights_fixed_by_region(tmp_path, random_models):
 def test_a_weight_without_the_mode_that_has_it_is_refused(tmp_path, random_models, option):
     result = run("demo", PROMPT, option, 0.5, "--output", tmp_path)
     assert result.exit_code == 1 and f"{option} 0.5 has no meaning with --mode one_pass" in flat(result.output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "facts"),
+    [
+        (("--t0", 0.25, "--t1", 0.5), ("the spatial branch alone until 25%", "then balanced until 50%")),
+        (("--mode", "lookahead", "--t1", 1), ("lookahead", "balanced to the end<")),
+        (
+            ("--mode", "fixed", "--spatial-weight", 0.8, "--schedule", "linear", "--t0", 0.25),
+            (
+                "alone until 25% of the steps, then the spatial branch&#x27;s weight 0.8 everywhere, falling to 0 "
+                "everywhere (linear) until 60% of the steps, then the fidelity branch alone",
+            ),
+        ),
+        (
+            ("--mode", "fixed", "--schedule", "step", "--t1", 0.5),
+            ("fixed, the spatial branch&#x27;s weight 0.5 everywhere until 50% of the steps, then the fidelity",),
+        ),
+    ],
+)
+def test_phases_are_options_and_the_report_says_them(tmp_path, random_models, arguments, facts):
+    result = run("demo", PROMPT, "--steps", 4, *arguments, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [fact for fact in facts if fact not in page] == []
+
+
+def test_a_step_schedule_that_ends_at_once_is_the_fidelity_branch(tmp_path, random_models):
+    fixed = "--mode", "fixed", "--schedule", "step", "--spatial-weight", 1
+    assert run("demo", PROMPT, "--steps", 2, *fixed, "--t1", 0, "--output", tmp_path).exit_code == 0
+    pictures = {name: Image.open(tmp_path / f"{name}.png").tobytes() for name in ("fidelity", "spatial", "balanced")}
+    assert pictures["balanced"] == pictures["fidelity"] != pictures["spatial"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--schedule", "linear"), "--schedule linear has no meaning with --mode one_pass: take --mode fixed"),
+        (
+            ("--mode", "fixed", "--t0", 0.2),
+            "--t0 0.2 has no meaning with --schedule constant: take --schedule step, linear",
+        ),
+        (("--mode", "fixed", "--t1", 0.2), "--t1 0.2 has no meaning with --schedule constant"),
+    ],
+)
+def test_a_phase_without_meaning_is_refused(tmp_path, random_models, arguments, message):
+    result = run("demo", PROMPT, *arguments, "--output", tmp_path / "out")
+    assert result.exit_code == 1 and message in flat(result.output)
+    assert not (tmp_path / "out").exists()
+
+
+SWEEP = "sweep", PROMPT, "--x", "t0=0,0.5", "--y", "beta=0.3,1", "--set", "steps=2"
+
+
+def table(folder: Path) -> list[dict]:
+    with (folder / "sweep.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def samplings(monkeypatch):
+    """The settings of every call of the pipeline."""
+    from realcompo_core.diffusers import RealCompoPipeline
+
+    calls, call = [], RealCompoPipeline.__call__
+
+    def counted(self, *args, **kwargs):
+        calls.append(kwargs)
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(RealCompoPipeline, "__call__", counted)
+    return calls
+
+
+def test_sweep_draws_every_cell_once(tmp_path, random_models, samplings):
+    result = run(*SWEEP, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path) == {"cells", "sweep.png", "sweep.csv", "sweep.json"}
+    assert [(call["balance"].t0, call["beta"]) for call in samplings] == [(0, 0.3), (0.5, 0.3), (0, 1), (0.5, 1)]
+    rows = table(tmp_path)
+    assert [(row["t0"], row["beta"]) for row in rows] == [("0", "0.3"), ("0.5", "0.3"), ("0", "1"), ("0.5", "1")]
+    assert all(0 <= int(row["found"]) <= int(row["objects"]) == 2 for row in rows)
+    grid = Image.open(tmp_path / "sweep.png")
+    assert grid.size[0] > 2 * 256 and grid.size[1] > 2 * 256
+    document = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    assert document["axes"] == {"t0": ["0", "0.5"], "beta": ["0.3", "1"]} and document["settings"]["steps"] == 2
+    assert "spatial_weight" not in document["settings"], "which this mode has not"
+
+    cell = tmp_path / rows[1]["picture"]
+    assert run("demo", PROMPT, "--steps", 2, "--t0", 0.5, "--output", tmp_path / "demo").exit_code == 0
+    last = tmp_path / rows[3]["picture"]
+    assert Image.open(last).tobytes() == Image.open(tmp_path / "demo" / "balanced.png").convert("RGB").tobytes()
+    assert Image.open(cell).size == (128, 128)
+
+
+def test_sweep_runs_only_what_is_not_there(tmp_path, random_models, samplings):
+    assert run(*SWEEP, "--output", tmp_path).exit_code == 0
+    before = table(tmp_path)
+    samplings.clear()
+    again = run("sweep", PROMPT, "--x", "t0=0,0.5,0.25", "--y", "beta=1", "--set", "steps=2", "--output", tmp_path)
+    assert again.exit_code == 0 and "2 of 3 cells are there already" in again.output
+    assert [call["balance"].t0 for call in samplings] == [0.25]
+    assert [row["picture"] for row in table(tmp_path)[:2]] == [row["picture"] for row in before[2:]]
+    samplings.clear()
+    assert run(*SWEEP, "--set", "seed=8", "--output", tmp_path).exit_code == 0
+    assert len(samplings) == 4, "another seed is another picture"
+
+
+def test_stopped_sweep_keeps_what_is_finished_and_goes_on(tmp_path, random_models, samplings, monkeypatch):
+    from realcompo_cli.sweep import JudgedPicture
+
+    numbers = JudgedPicture.numbers
+
+    def stopped(self, subject, arguments, *args):
+        if len(samplings) == 3:
+            raise KeyboardInterrupt
+        return numbers(self, subject, arguments, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JudgedPicture, "numbers", stopped)
+        result = run(*SWEEP, "--output", tmp_path)
+    assert result.exit_code == 130 and "Kept:" in result.output and "sweep.png" in result.output.replace("\n", "")
+    assert len(table(tmp_path)) == 2
+    samplings.clear()
+    assert run(*SWEEP, "--output", tmp_path).exit_code == 0
+    assert len(samplings) == 2 and len(table(tmp_path)) == 4
+
+
+def test_sweep_with_held_out_scenes_gives_accuracy_and_realism(tmp_path, random_models, samplings):
+    result = run("sweep", PROMPT, "--x", "t1=0,1", "--set", "steps=1", "--prompts", 22, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    # For each cell: its picture, then the scenes in two batches.
+    assert [call["seed"] for call in samplings] == [7, 7, 27] * 2
+    for row in table(tmp_path):
+        assert 0 <= float(row["accuracy_all"]) <= 1 and float(row["realism"]) > 0
+    assert "22 held-out scenes" in (tmp_path / "sweep.json").read_text(encoding="utf-8")
+
+
+def test_sweep_of_own_models_says_what_it_can_measure(tmp_path, folder, samplings):
+    """Attention and the difference from the fidelity model's own picture, which is drawn once for each guidance."""
+    models = "--fidelity", folder, "--spatial", folder, "--device", "cpu", "--set", "layers=2", "--set", "steps=3"
+    axes = "--x", "mode=one_pass,fixed", "--y", "cfg=1,3"
+    result = run("sweep", PROMPT, *axes, *models, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert len(samplings) == 4 + 2
+    rows = table(tmp_path / "out")
+    assert [row["attention_inside"] == "" for row in rows] == [False, True, False, True]
+    # Without GLIGEN both models are one, so that nothing is lost of the fidelity model's picture.
+    assert [float(row["difference"]) for row in rows] == [0.0] * 4
+    assert "RMS difference" in (tmp_path / "out" / "sweep.json").read_text(encoding="utf-8")
+
+
+def test_sweep_forgets_cells_of_models_that_changed(tmp_path, folder, samplings):
+    models = "--fidelity", folder, "--spatial", folder, "--device", "cpu", "--set", "layers=2", "--set", "steps=1"
+    command = "sweep", PROMPT, "--x", "t0=0", *models, "--output", tmp_path / "out"
+    assert run(*command).exit_code == 0
+    samplings.clear()
+    assert run(*command).exit_code == 0 and not samplings
+    config = folder / "unet" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    assert run(*command).exit_code == 0 and samplings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--x", "t0"), "--x is 't0': write a setting and its values, such as t0=0,0.2,0.4"),
+        (("--x", "t0=0", "--set", "steps"), "--set is 'steps': write a setting and its value"),
+        (("--x", "width=64"), "'width' is no setting that can be swept"),
+        (("--x", "t0=0", "--set", "rate=1", "--set", "rate=2"), "--set has rate twice"),
+        (("--x", "layers=2,7"), "layers=7 matches none"),
+        (("--x", "t0=0", "--dtype", "fp16"), "--dtype fp16 has no meaning with the bundled models"),
+        (("--x", "t0=0", "--fidelity", "."), "--fidelity without --spatial"),
+        (("--x", "t0=0", "--fidelity", ".", "--spatial", ".", "--prompts", 9), "no judge can tell"),
+    ],
+)
+def test_sweep_refuses_before_it_samples(tmp_path, random_models, samplings, arguments, message):
+    result = run("sweep", PROMPT, *arguments, "--output", tmp_path / "out")
+    assert result.exit_code == 1 and message in flat(result.output)
+    assert not samplings and not (tmp_path / "out").exists()
+
+
+def test_sweep_without_objects_is_refused(tmp_path, random_models):
+    result = run("sweep", "a scene without red circles", "--x", "t0=0", "--output", tmp_path / "out")
+    assert result.exit_code == 1 and "the layout has no objects" in flat(result.output)
 
 
 def test_demo_names_the_words_it_does_not_know(tmp_path):

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from realcompo_core.diffusers import RealCompoPipeline
-from shapescenes import DEFAULTS, data, drawing, files, judge, models, train, world
+from realcompo_core.layout import Layout, LayoutObject
+from shapescenes import DEFAULTS, data, drawing, files, judge, measuring, models, train, world
 from shapescenes.sizes import TEXT_TOKENS
 from shapescenes.tokenizer import tokenizer
 
@@ -89,6 +90,28 @@ def test_judge_refuses_a_wrong_relation_and_a_wrong_count():
     assert not judge.states_hold(prompt, [circle._replace(y=100), square])
     assert not judge.states_hold(prompt, [circle, square, square._replace(x=10)])
     assert not judge.states_hold(prompt, [circle])
+
+
+def test_found_in_boxes_counts_no_detection_twice_and_tells_what_is_too_much():
+    two = Layout((LayoutObject("a red circle", (0, 0, 0.5, 1)), LayoutObject("a red circle", (0, 0, 0.5, 1))))
+    circle = judge.Detection("circle", "red", 60, 30, 1)
+    assert judge.found_in_boxes(two, [circle]) == ([True, False], [])
+    outside, blue = circle._replace(x=65), circle._replace(colour="blue")
+    assert judge.found_in_boxes(two, [outside, circle, blue]) == ([True, False], [outside, blue])
+
+
+def test_measures_by_hand():
+    told = [
+        measuring.Judged("spatial", 3, True, 1.0),
+        measuring.Judged("count", 4, False, 0.5),
+        measuring.Judged("count", 1, True, 0.0),
+    ]
+    features = np.random.default_rng(0).normal(size=(9, 2))
+    found = measuring.measures(told, features, features)
+    assert found["accuracy"] == 0.5 and found["accuracy_all"] == pytest.approx(2 / 3)
+    assert found["accuracy_count"] == 0.5 and found["accuracy_1_objects"] == 1
+    assert math.isnan(found["accuracy_2_objects"]) and found["box_hits"] == 0.5
+    assert found["realism"] == pytest.approx(0, abs=1e-6)
 
 
 def test_frechet_distance_of_known_gaussians():

@@ -14,6 +14,7 @@ NAMES = [
     "layout_on_canvas",
     "layout_by_local_llm",
     "attention_maps",
+    "sweep",
     "tokencompose_train",
 ]
 

@@ -29,7 +29,8 @@ class BalanceSettings:
     update_every, update_until: update at every n-th step, over the first share of the steps.
     sources: indices of the branches whose loss drives the coefficients; None for all.
     fixed: instead of dynamic weights, a (K,) or (K, h, w) tensor, RegionWeights (one value on the objects, one
-        elsewhere), or a function from progress 0..1 to one of these (a schedule).
+        elsewhere), or a function from progress 0..1 to one of these, such as WeightSchedule. It takes precedence over
+        t0 and t1; a WeightSchedule has its own.
     """
 
     mode: Literal["one_pass", "lookahead"] = "one_pass"
