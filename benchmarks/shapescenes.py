@@ -1,6 +1,6 @@
-"""Accuracy against realism on ShapeScenes: each branch alone, constant mixes, the balancer, its ablations.
+"""Accuracy against realism on ShapeScenes: each branch alone, static mixes, the balancer with every kind of branch.
 
-    python benchmarks/shapescenes.py                 # everything; finished rows are kept and not run again
+    python benchmarks/shapescenes.py                 # everything; what is finished is kept and not run again
     python benchmarks/shapescenes.py --rows one_pass --prompts 60 --seeds 1 --output /tmp/quick.json
 
 Prompts are captions that no training run has seen. `accuracy` is the share of pictures of prompts with 3 and 4 objects
@@ -19,9 +19,10 @@ import json
 import platform
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])  # `shapescenes` is the package, not this file
@@ -33,12 +34,15 @@ from rich.progress import track
 
 from benchmarks.measuring import seconds
 from realcompo_core.diffusers import RealCompoPipeline
+from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.settings import BalanceSettings
+from realcompo_core.guidance.weight_schedule import WeightSchedule
+from realcompo_core.layout import Layout
 from realcompo_core.providers import get_provider
 from shapescenes import DEFAULTS
 from shapescenes.judge import Judge, frechet_distance, load_judge
 from shapescenes.measuring import Judged, judge_pictures, measures, real_features
-from shapescenes.models import pipelines
+from shapescenes.systems import SYSTEMS, System, system
 from shapescenes.world import Scene, held_out_scenes
 
 RESULTS = Path(__file__).parent / "results"
@@ -46,17 +50,24 @@ BATCH = 20
 SEEDS = 3
 ABLATION_PROMPTS = 100  # with one seed
 TIMED_PROMPTS, TIMED_ROUNDS = 12, 3
+# The best of each kind on other prompts, see RESULTS.md.
+REGION_BEST = WeightSchedule(RegionWeights(1.0, 0.5), until=0.3)
+SCHEDULE_BEST = WeightSchedule(RegionWeights(1.0, 1.0), until=0.6, shape="cosine")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: balance settings, and whose layouts are used."""
+    """One line of the table: balance settings, the system (see `shapescenes.systems.SYSTEMS`), and whose layouts.
+
+    layouts: `true` boxes, `masks` (the objects' true outlines), or what the provider `rules` makes of the prompt.
+    """
 
     name: str
     balance: BalanceSettings
     layouts: str = "true"
     options: dict = field(default_factory=dict)
     ablation: bool = False  # fewer pictures: compare it with one_pass_ablation alone
+    system: str = "v1"
 
 
 def rows() -> list[Row]:
@@ -80,6 +91,14 @@ def rows() -> list[Row]:
         Row("one_pass", best),
         *(Row(f"mix_{n / 10}", fixed(n / 10)) for n in (5, 7, 3, 6, 4, 8, 2, 9, 1)),
         Row("official", official),
+        Row("region_best", BalanceSettings(fixed=REGION_BEST)),
+        Row("schedule_best", BalanceSettings(fixed=SCHEDULE_BEST)),
+        Row("segmentation_branch", fixed(1), "masks", system="segmentation"),
+        Row("segmentation_balanced", best, "masks", system="segmentation"),
+        Row("layout_guidance", fixed(1), system="v3"),
+        Row("v2_balanced", best, system="v2"),
+        Row("v3_balanced", best, system="v3"),
+        Row("v4_balanced", best, system="v4"),
         Row("rules_layout_branch", fixed(1), "rules"),
         Row("rules_lookahead", lookahead, "rules"),
         Row("rules_one_pass", best, "rules"),
@@ -105,66 +124,59 @@ def rows() -> list[Row]:
     ]
 
 
-def run_row(
-    row: Row,
-    scenes: list[Scene],
-    seeds: int,
-    pipe: RealCompoPipeline,
-    judge: Judge,
-    real: np.ndarray,
-    first_seed: int = 0,
-) -> dict:
-    provider = get_provider("rules")
-    layouts = [s.layout if row.layouts == "true" else provider.propose(s.prompt.caption, (128, 128)) for s in scenes]
-    options = {**DEFAULTS, "balance": row.balance, **row.options}
+def layouts_of(row: Row, scenes: Sequence[Scene]) -> list[Layout]:
+    if row.layouts == "rules":
+        provider = get_provider("rules")
+        return [provider.propose(scene.prompt.caption, (128, 128)) for scene in scenes]
+    return [scene.layout_with_masks if row.layouts == "masks" else scene.layout for scene in scenes]
+
+
+def run_seed(row: Row, scenes: list[Scene], seed: int, made: System, judge: Judge, real: np.ndarray) -> dict:
+    """The row's measures on one picture a scene."""
+    layouts = layouts_of(row, scenes)
+    options = {**DEFAULTS, "balance": row.balance, "controls": made.controls, **row.options}
     judged: list[Judged] = []
     features = []
     passes = {"forward": 0, "backward": 0}
-    for seed in range(seeds):
-        for first in track(range(0, len(scenes), BATCH), f"{row.name} seed {seed}"):
-            part = slice(first, first + BATCH)
-            with count_passes(pipe, passes):
-                output = pipe(
-                    [s.prompt.caption for s in scenes[part]],
-                    layouts[part],
-                    seed=(first_seed + seed) * len(scenes) + first,
-                    **options,
-                )
-            told, seen = judge_pictures(judge, scenes[part], layouts[part], output.images)
-            judged += told
-            features.append(seen)
-    return summarise(row, seeds, judged, np.concatenate(features), real, passes)
-
-
-def summarise(row: Row, seeds: int, judged: list[Judged], features, real, passes) -> dict:
-    """Means over the seeds, and standard deviations between them."""
-    per_seed: dict[str, list[float]] = {}
-    size = len(judged) // seeds
-    for seed in range(seeds):
-        part = slice(seed * size, (seed + 1) * size)
-        for name, value in measures(judged[part], features[part], real).items():
-            per_seed.setdefault(name, []).append(value)
-    result: dict = {"name": row.name, "layouts": row.layouts, "images": len(judged), "seeds": seeds}
-    for name, values in per_seed.items():
-        result[name] = round(float(np.mean(values)), 4)
-        result[f"{name}_std"] = round(float(np.std(values, ddof=1)), 4) if seeds > 1 else None
+    for first in track(range(0, len(scenes), BATCH), f"{row.name} seed {seed}"):
+        part = slice(first, first + BATCH)
+        prompts = [s.prompt.caption for s in scenes[part]]
+        with count_passes(made.pipeline, passes):
+            output = made.pipeline(prompts, layouts[part], seed=seed * len(scenes) + first, **options)
+        told, seen = judge_pictures(judge, scenes[part], layouts[part], output.images)
+        judged += told
+        features.append(seen)
     steps = len(judged) * DEFAULTS["steps"]
-    result["passes"] = round(passes["forward"] / steps, 2)
-    result["backward"] = round(passes["backward"] / steps, 2)
-    return result
+    counted = {"passes": passes["forward"] / steps, "backward": passes["backward"] / steps}
+    return measures(judged, np.concatenate(features), real) | counted
 
 
-def time_ratio(row: Row, scenes: list[Scene], pipe: RealCompoPipeline) -> float:
-    """Seconds of the row by those of mix_0.5, a batch each in turn; the median of the rounds."""
+def summarise(row: Row, images: int, runs: list[dict]) -> dict:
+    """Means over the seeds, and standard deviations between them. images: of each seed. `runs`: those of each seed."""
+    result: dict = {"name": row.name, "system": row.system, "layouts": row.layouts}
+    result |= {"images": images * len(runs), "seeds": len(runs)}
+    for name in runs[0]:
+        values = [run[name] for run in runs]
+        if name in ("passes", "backward"):
+            result[name] = round(float(np.mean(values)), 2)
+        else:
+            result[name] = round(float(np.mean(values)), 4)
+            result[f"{name}_std"] = round(float(np.std(values, ddof=1)), 4) if len(runs) > 1 else None
+    return result | {"runs": runs}
+
+
+def time_ratio(row: Row, scenes: list[Scene], made: System, plain: System) -> float:
+    """Seconds of the row by those of mix_0.5 of v1, a batch each in turn; the median of the rounds."""
     scenes = scenes[:TIMED_PROMPTS]
-    prompts, layouts = [s.prompt.caption for s in scenes], [s.layout for s in scenes]
+    prompts, layouts = [s.prompt.caption for s in scenes], layouts_of(row, scenes)
     mix = BalanceSettings(fixed=torch.tensor([0.5, 0.5]))
 
-    def sample(balance: BalanceSettings, options: dict) -> float:
-        return seconds(lambda: pipe(prompts, layouts, **{**DEFAULTS, "balance": balance, **options}))
+    def sample(system: System, balance: BalanceSettings, options: dict) -> float:
+        given = {**DEFAULTS, "balance": balance, "controls": system.controls, **options}
+        return seconds(lambda: system.pipeline(prompts, layouts, **given))
 
-    sample(mix, {})
-    ratios = [sample(row.balance, row.options) / sample(mix, {}) for _ in range(TIMED_ROUNDS)]
+    sample(plain, mix, {})
+    ratios = [sample(made, row.balance, row.options) / sample(plain, mix, {}) for _ in range(TIMED_ROUNDS)]
     return round(statistics.median(ratios), 2)
 
 
@@ -176,7 +188,8 @@ def count_passes(pipe: RealCompoPipeline, passes: dict[str, int]) -> Iterator[No
         passes["forward"] += len(args[0])
         passes["backward"] += len(args[0]) if args[0].requires_grad else 0
 
-    hooks = [p.unet.register_forward_pre_hook(count, with_kwargs=True) for p in pipe.pipelines]
+    unets = {id(p.unet): p.unet for p in pipe.pipelines}  # two branches may share theirs
+    hooks = [unet.register_forward_pre_hook(count, with_kwargs=True) for unet in unets.values()]
     try:
         yield
     finally:
@@ -189,28 +202,38 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", help="only these")
     parser.add_argument("--prompts", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--untimed", action="store_true", help="without time ratios, as on a busy machine")
     parser.add_argument("--output", type=Path, default=RESULTS / "shapescenes.json")
     arguments = parser.parse_args()
-    scenes = held_out_scenes(arguments.prompts)
-    pipe, judge = RealCompoPipeline(*pipelines()), load_judge()
-    for pipeline in pipe.pipelines:
-        pipeline.unet.to(memory_format=torch.channels_last)
+    scenes, judge = held_out_scenes(arguments.prompts), load_judge()
     real = {n: real_features(scenes[:n], judge, 10**6) for n in {len(scenes), ABLATION_PROMPTS}}
     done: dict[str, dict] = {}
     if arguments.output.exists():
         done = {row["name"]: row for row in json.loads(arguments.output.read_text())["rows"]}
-    for row in rows():
-        if (arguments.rows and row.name not in arguments.rows) or row.name in done:
-            continue
-        prompts, seeds = (ABLATION_PROMPTS, 1) if row.ablation else (len(scenes), arguments.seeds)
-        done[row.name] = run_row(row, scenes[:prompts], seeds, pipe, judge, real[prompts])
-        write(arguments.output, done, scenes, real[len(scenes)], judge)
-        print({k: done[row.name][k] for k in ("name", "accuracy", "realism", "box_hits")}, flush=True)
-    for row in rows():
-        if row.name in done and "time_ratio" not in done[row.name] and not row.ablation:
-            done[row.name]["time_ratio"] = time_ratio(row, scenes, pipe)
+    wanted = [row for row in rows() if not arguments.rows or row.name in arguments.rows]
+    for seed in range(arguments.seeds):  # all rows with one seed before any with two
+        for row in wanted:
+            if done.get(row.name, {"seeds": 0})["seeds"] > seed or (row.ablation and seed > 0):
+                continue
+            prompts = ABLATION_PROMPTS if row.ablation else len(scenes)
+            runs = done.get(row.name, {}).get("runs", [])
+            runs = [*runs, run_seed(row, scenes[:prompts], seed, made(row.system), judge, real[prompts])]
+            done[row.name] = summarise(row, prompts, runs)
+            write(arguments.output, done, scenes, real[len(scenes)], judge)
+            print({k: done[row.name][k] for k in ("name", "accuracy", "realism", "box_hits", "seeds")}, flush=True)
+    for row in wanted:
+        if row.name in done and "time_ratio" not in done[row.name] and not (row.ablation or arguments.untimed):
+            done[row.name]["time_ratio"] = time_ratio(row, scenes, made(row.system), made("v1"))
             print(row.name, "time", done[row.name]["time_ratio"], flush=True)
     write(arguments.output, done, scenes, real[len(scenes)], judge)
+
+
+@cache
+def made(name: str) -> System:
+    found = system(*SYSTEMS[name])
+    for pipeline in found.pipeline.pipelines:
+        pipeline.unet.to(memory_format=torch.channels_last)
+    return found
 
 
 def write(path: Path, done: dict[str, dict], scenes: list[Scene], real: np.ndarray, judge: Judge) -> None:

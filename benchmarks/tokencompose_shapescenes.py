@@ -31,12 +31,13 @@ from diffusers import DiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from rich.progress import track
 
-from benchmarks.shapescenes import Row, run_row
+from benchmarks.shapescenes import Row, run_seed
 from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.guidance.settings import BalanceSettings
 from shapescenes.judge import load_judge
 from shapescenes.measuring import real_features
 from shapescenes.models import pipelines
+from shapescenes.systems import System
 from shapescenes.tokencompose import RememberedLatents, example
 from shapescenes.world import held_out_scenes, training_scene
 from tokencompose_core.order import EpochOrder
@@ -163,7 +164,7 @@ def main() -> None:
 def measure(pipeline, layout_branch, scenes, held_out, judge, real, seed: int) -> dict[str, float]:
     metrics = evaluate(RememberedLatents(pipeline), held_out)
     both = RealCompoPipeline(pipeline, layout_branch)  # weight 1: the layout branch is never run
-    found = run_row(TEXT_TO_IMAGE, scenes, 1, both, judge, real, first_seed=seed)
+    found = run_seed(TEXT_TO_IMAGE, scenes, seed, System(both), judge, real)
     result = {key: float(found[key]) for key in found if key.startswith("accuracy") and not key.endswith("_std")}
     result["realism"] = found["realism"]
     for name, value in metrics.items():
