@@ -118,8 +118,8 @@ def check_gradient_is_autograds():
     def watch(b):
         gradient = b.gradient
 
-        def compared(x, sigma):
-            result = gradient(x, sigma)
+        def compared(x, sigma, objective=None):
+            result = gradient(x, sigma, objective)
             with torch.inference_mode(False):
                 g = reference_gradient(x.clone(), sigma, b._objective.targets, POSITIVE[0][0])
             found.append((result.g, g))
@@ -179,11 +179,11 @@ def check_short_memory_falls_back_to_the_same_picture():
     expected, seen = sampled(), []
     checkpointed = memory._checkpointed
 
-    def short(unet, everything):
+    def short(networks, everything):
         seen.append(everything)
         if len(seen) <= 2:
             raise comfy.model_management.OOM_EXCEPTION("simulated")
-        return checkpointed(unet, everything)
+        return checkpointed(networks, everything)
 
     memory._checkpointed = short
     try:
@@ -201,11 +201,11 @@ def check_item_by_item_each_has_its_own_conditioning():
     expected = sampled(mode="lookahead", positive=both)
     checkpointed, calls = memory._checkpointed, []
 
-    def short(unet, everything):
+    def short(networks, everything):
         calls.append(everything)
         if len(calls) % 3:  # twice in vain, then item by item
             raise comfy.model_management.OOM_EXCEPTION("simulated")
-        return checkpointed(unet, everything)
+        return checkpointed(networks, everything)
 
     memory._checkpointed = short
     try:
@@ -325,7 +325,7 @@ def check_controlnet_on_a_branch():
 
     def watch(b):
         gradient = b.gradient
-        b.gradient = lambda x, sigma: (gradients.append(gradient(x, sigma)), gradients[-1])[1]
+        b.gradient = lambda x, sigma, objective=None: (gradients.append(gradient(x, sigma)), gradients[-1])[1]
 
     found = sampled(mode="lookahead", positive=controlled, watch=watch)
     assert (found - plain).abs().max() > 1e-3
