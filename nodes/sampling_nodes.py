@@ -353,7 +353,8 @@ class DualUNetBalancerSampler(io.ComfyNode):
                 ),
                 io.Conditioning.Input(
                     "spatial_positive",
-                    tooltip="The prompt with the layout: through Apply Layout or a ControlNet. The plain prompt, with spatial_guidance.",
+                    tooltip="The prompt with the layout: through Apply Layout or a ControlNet. With spatial_guidance "
+                    "the prompt alone will do.",
                 ),
                 io.Conditioning.Input("spatial_negative", tooltip="What the spatial branch avoids."),
                 LayoutType.Input("layout", tooltip=LAYOUT_TIP),

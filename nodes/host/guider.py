@@ -104,16 +104,14 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self._branches[0].model_options = own
         for branch in self._branches:
             branch.watch(bool(asked))
-        mask = self._mask(timestep, model_options)
-        if mask is not None:
-            self._balancer.moves *= mask  # the host has blended what is kept into x
-        denoised = self._balancer(x, sigma, self._step(x, sigma))
+        mask = self._mask(timestep, model_options) if any(self._layout_guidance) else None
+        denoised = self._denoised(x, sigma, mask)
         if asked:
             denoised = self._balanced_result(denoised, asked, x, timestep, model_options)
         return denoised if mask is None else self._before_blending(denoised, mask)
 
     def moved(self, latent: Tensor, sigma: Tensor | None = None) -> Tensor:
-        """What the sampler shows or gives, with the moves of the guided branches. sigma: the last one, for its result."""
+        """A latent of the sampler with the moves of the guided branches. sigma: the last, for the sampler's result."""
         moves = self._balancer.moves
         if sigma is not None and isinstance(moves, Tensor):
             moves = self.inner_model.model_sampling.inverse_noise_scaling(sigma, moves)
@@ -160,6 +158,20 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         hosts = {branch.name: branch for branch in self._branches}  # without their guides
         return joined_passes([hosts[branch.name] for branch in branches], [hosts[branch.name] for branch in reading])
 
+    def _denoised(self, x: Tensor, sigma: float, mask: Tensor | None) -> Tensor:
+        """The balanced estimate minus all moves. mask: (B, C, h, w), by which the host has blended x and what is kept.
+
+        The sampler's own latent has the moves whole, x has them blended; what is kept has none.
+        """
+        balancer, step = self._balancer, self._step(x, sigma)
+        if mask is None:
+            return balancer(x, sigma, step)
+        before = balancer.moves * (mask > 0)
+        balancer.moves = before * mask
+        denoised = balancer(x, sigma, step) + balancer.moves
+        balancer.moves = (balancer.moves + (1 - mask) * before) * (mask > 0)
+        return denoised - balancer.moves
+
     def _mask(self, timestep: Tensor, model_options: dict) -> Tensor | None:
         """The noise mask that the host applies in this evaluation, (B, C, h, w); None without."""
         mask, of_step = self._latent.mask, model_options.get("denoise_mask_function")
@@ -168,9 +180,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         return of_step(timestep, mask, extra_options={"model": self, "sigmas": self._sigmas})
 
     def _before_blending(self, denoised: Tensor, mask: Tensor) -> Tensor:
-        """The estimate minus moves that, blended with the kept latent by the host, is the blended estimate minus moves."""
-        moves = self._balancer.moves = self._balancer.moves * (mask > 0)
-        return denoised - moves * (1 - mask) / mask.clamp_min(torch.finfo(mask.dtype).tiny)
+        """`denoised`, an estimate minus moves, such that it is one after the host has blended it with what is kept."""
+        return denoised - self._balancer.moves * (1 - mask) / mask.clamp_min(torch.finfo(mask.dtype).tiny)
 
     def _asked_by_sampler(self, model_options: dict) -> list[Callable]:
         """The functions of the guided result that the sampler has added to the fidelity branch's own."""

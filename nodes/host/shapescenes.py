@@ -68,6 +68,8 @@ UNET_CONFIG = {
     "legacy": False,
     "dtype": torch.float32,
 }
+ENCODER_ONLY = ("out_channels", "transformer_depth_output")  # what a ControlNet has not
+CONTROLNET_CONFIG = {k: v for k, v in UNET_CONFIG.items() if k not in ENCODER_ONLY} | {"hint_channels": 3}
 
 
 class Operations(comfy.ops.disable_weight_init):
