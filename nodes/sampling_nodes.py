@@ -1,4 +1,4 @@
-"""Nodes that balance: Branch, Balance Settings, Balanced Guider, Dual-UNet Balancer Sampler."""
+"""Nodes that balance: Branch, Layout Guidance, Balance Settings, Balanced Guider, Dual-UNet Balancer Sampler."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from realcompo_core.attention.maps import AttentionMaps, Keep
 from realcompo_core.attention.recorder import Recorder
 from realcompo_core.guidance.branch import branch_names
+from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.named_settings import CONSTANT
 from realcompo_core.guidance.settings import BalanceSettings
@@ -24,7 +25,14 @@ from .host.guider import BalancedGuider
 from .host.prompt_tokens import prompt_words
 from .host.recording import recorded
 from .schema import ADVANCED, schema
-from .types import AttentionMapsType, BalanceSettingsType, BalanceTraceType, BranchType, LayoutType
+from .types import (
+    AttentionMapsType,
+    BalanceSettingsType,
+    BalanceTraceType,
+    BranchType,
+    LayoutGuidanceType,
+    LayoutType,
+)
 
 SETTINGS_TIP = (
     "From Balance Settings. Without it: one pass, starting from the layout, fidelity alone after 60 % of the steps."
@@ -37,6 +45,7 @@ MAPS_TIP = (
     "The branches' attention to the prompt's words, for the Attention Map Viewer. Nothing is recorded if this is not "
     "connected."
 )
+GUIDANCE_TIP = "From Layout Guidance: the branch follows the layout without GLIGEN or ControlNet, or beside them."
 CLIP_TIP = "The CLIP that encoded the positive conditionings: it tells which tokens are the layout's objects."
 
 
@@ -49,6 +58,7 @@ class NodeSettings:
     layers: int = 0
     include_adjectives: bool = False
     if_fixed: RegionWeights | WeightSchedule = RegionWeights(0.5, 0.5)  # for a Sweep that has mode fixed among others
+    detach_control: bool = False
 
 
 def share_input(name: str, default: float, tooltip: str, **settings) -> io.Input:
@@ -79,13 +89,84 @@ class BranchNode(io.ComfyNode):
                     optional=True,
                     tooltip="The branches before this one. The first of the chain is the fidelity branch.",
                 ),
+                LayoutGuidanceType.Input("layout_guidance", optional=True, tooltip=GUIDANCE_TIP),
             ],
             outputs=[BranchType.Output("branches", tooltip="All branches so far, this one last.")],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, cfg, branches=()) -> io.NodeOutput:
-        return io.NodeOutput([*branches, BranchInput(model, positive, negative, cfg)])
+    def execute(cls, model, positive, negative, cfg, branches=(), layout_guidance=None) -> io.NodeOutput:
+        return io.NodeOutput([*branches, BranchInput(model, positive, negative, cfg, layout_guidance)])
+
+
+class LayoutGuidanceNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        authors = LayoutGuidance()
+        return schema(
+            node_id="RealCompoLayoutGuidance",
+            display_name="Layout Guidance",
+            description="Any model follows a layout: its latent is moved until its attention falls into the boxes.",
+            search_aliases=["training-free layout control", "attention guidance", "backward guidance", "box guidance"],
+            inputs=[
+                io.Float.Input(
+                    "scale",
+                    default=authors.scale,
+                    min=0.0,
+                    max=10000.0,
+                    step=1.0,
+                    tooltip="How far the latent moves: the loss is multiplied by it. 0 leaves it where it is.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=authors.threshold,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="A step's moves end once the loss is not above it. The loss is 0 where all attention is "
+                    "inside the regions, and up to 1.",
+                ),
+                io.Int.Input(
+                    "iterations",
+                    default=authors.iterations,
+                    min=1,
+                    max=100,
+                    tooltip="The most moves in a step. Each costs half a pass of the network, and its gradient.",
+                ),
+                io.Float.Input(
+                    "until",
+                    default=0.196,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Share of the steps, from the start, in which the latent moves (authors: 10 of 51).",
+                ),
+                io.Boolean.Input(
+                    "reset",
+                    default=authors.reset,
+                    extra_dict=ADVANCED,
+                    tooltip="On: each step moves at least once. Off, as in the authors' code: the first loss that is "
+                    "not above the threshold ends guidance for good.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="β: scale is multiplied by it.",
+                ),
+            ],
+            outputs=[
+                LayoutGuidanceType.Output(
+                    "layout_guidance", tooltip="For a Branch, or the spatial branch of the Dual-UNet Balancer Sampler."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, scale, strength, **settings) -> io.NodeOutput:
+        return io.NodeOutput(LayoutGuidance(scale=scale * strength, **settings))
 
 
 class BalanceSettingsNode(io.ComfyNode):
@@ -195,6 +276,14 @@ class BalanceSettingsNode(io.ComfyNode):
                     tooltip="With mode fixed: constant keeps the weights to the end, and t0 and t1 have no meaning. "
                     "Else they stay until t1, or fall from t0 to t1; then the fidelity branch finishes alone.",
                 ),
+                io.Boolean.Input(
+                    "detach_control",
+                    default=False,
+                    optional=True,
+                    extra_dict=ADVANCED,
+                    tooltip="On: the gradient does not flow through ControlNets. Faster, with less memory, and less "
+                    "exact.",
+                ),
             ],
             outputs=[BalanceSettingsType.Output("settings", tooltip="For Balanced Guider and the sampler.")],
         )
@@ -208,6 +297,7 @@ class BalanceSettingsNode(io.ComfyNode):
         include_adjectives,
         spatial_weight_outside=EVERYWHERE,
         schedule=CONSTANT,
+        detach_control=False,
         **settings,
     ) -> io.NodeOutput:
         outside = spatial_weight if spatial_weight_outside < 0 else spatial_weight_outside
@@ -218,7 +308,7 @@ class BalanceSettingsNode(io.ComfyNode):
             balance, fixed = BalanceSettings(**settings), weights
         else:
             balance, fixed = BalanceSettings(mode=mode, **settings), None
-        return io.NodeOutput(NodeSettings(balance, fixed, layers, include_adjectives, weights))
+        return io.NodeOutput(NodeSettings(balance, fixed, layers, include_adjectives, weights, detach_control))
 
 
 class BalancedGuiderNode(io.ComfyNode):
@@ -229,7 +319,10 @@ class BalancedGuiderNode(io.ComfyNode):
             display_name="Balanced Guider",
             description="Branches and a layout as a guider for SamplerCustomAdvanced.",
             inputs=[
-                BranchType.Input("branches", tooltip="From Branch nodes, the fidelity branch first."),
+                BranchType.Input(
+                    "branches",
+                    tooltip="From Branch nodes, the fidelity branch first. A single one needs layout_guidance.",
+                ),
                 LayoutType.Input("layout", tooltip=LAYOUT_TIP),
                 io.Clip.Input("clip", tooltip=CLIP_TIP),
                 BalanceSettingsType.Input("settings", optional=True, tooltip=SETTINGS_TIP),
@@ -275,7 +368,9 @@ class DualUNetBalancerSampler(io.ComfyNode):
                     "spatial_model", tooltip="The spatial branch: a model of the same family; it may be the same one."
                 ),
                 io.Conditioning.Input(
-                    "spatial_positive", tooltip="The prompt with the layout: through Apply Layout or a ControlNet."
+                    "spatial_positive",
+                    tooltip="The prompt with the layout: through Apply Layout or a ControlNet. With spatial_guidance "
+                    "the prompt alone will do.",
                 ),
                 io.Conditioning.Input("spatial_negative", tooltip="What the spatial branch avoids."),
                 LayoutType.Input("layout", tooltip=LAYOUT_TIP),
@@ -306,6 +401,7 @@ class DualUNetBalancerSampler(io.ComfyNode):
                     tooltip="Below 1 keeps some of the latent it starts from.",
                 ),
                 BalanceSettingsType.Input("settings", optional=True, tooltip=SETTINGS_TIP),
+                LayoutGuidanceType.Input("spatial_guidance", optional=True, tooltip=GUIDANCE_TIP),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The balanced picture's latent."),
@@ -337,10 +433,11 @@ class DualUNetBalancerSampler(io.ComfyNode):
         scheduler,
         denoise,
         settings=None,
+        spatial_guidance=None,
     ) -> io.NodeOutput:
         branches = [
             BranchInput(model, positive, negative, cfg),
-            BranchInput(spatial_model, spatial_positive, spatial_negative, cfg),
+            BranchInput(spatial_model, spatial_positive, spatial_negative, cfg, spatial_guidance),
         ]
         branches, maps = _recorded(branches, layout, clip)
         guider = _guider(branches, layout, clip, settings)
@@ -381,7 +478,9 @@ def _guider(branches, layout, clip, settings: NodeSettings | None) -> BalancedGu
     balance = settings.balance
     if settings.spatial_weights is not None:
         balance = replace(balance, fixed=settings.spatial_weights)
-    return BalancedGuider(branches, layout, clip, balance, settings.layers, settings.include_adjectives)
+    return BalancedGuider(
+        branches, layout, clip, balance, settings.layers, settings.include_adjectives, settings.detach_control
+    )
 
 
-NODES = [BranchNode, BalanceSettingsNode, BalancedGuiderNode, DualUNetBalancerSampler]
+NODES = [BranchNode, LayoutGuidanceNode, BalanceSettingsNode, BalancedGuiderNode, DualUNetBalancerSampler]

@@ -184,6 +184,7 @@ def named(settings: NodeSettings) -> dict:
         **{name: value for name, value in own.items() if name not in FIXED_ONLY},
         "layers": settings.layers,
         "include_adjectives": settings.include_adjectives,
+        "detach_control": settings.detach_control,
     }
 
 
@@ -192,7 +193,8 @@ def node_settings(settings: dict) -> NodeSettings:
     balance = balance_settings(settings)
     fixed = balance_settings({**settings, "mode": "fixed"}).fixed
     others = settings["layers"], settings["include_adjectives"]
-    return NodeSettings(replace(balance, fixed=None), balance.fixed, *others, fixed)
+    detached = settings["detach_control"]
+    return NodeSettings(replace(balance, fixed=None), balance.fixed, *others, fixed, detached)
 
 
 def check_runs(name: str, runs: list, cells: int) -> None:

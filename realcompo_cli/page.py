@@ -29,9 +29,11 @@ def page(report: Report) -> str:
     sections = [_pictures(report)]
     if report.shown.note:
         sections.append(f"<p class=note>{escape(report.shown.note)}</p>")
+    if report.shown.moves:
+        sections.append(f"<p>{escape(report.shown.moves)}</p>")
     if report.shown.has_losses:
         sections.append(_attention(report))
-    if report.shown.steps:
+    if report.shown.has_weights:
         sections.append(_weights(report))
     if report.shown.has_losses:
         sections.append(_curves(report))

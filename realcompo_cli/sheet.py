@@ -78,12 +78,13 @@ def _fill(page: Sheet, report: Report) -> Sheet:
     page.text("\n".join(title), dy=0.24, size=19, color=INK, weight="bold")
     page.y += 0.55 + 0.36 * len(title)
     _pictures(page, report)
-    if note := textwrap.wrap(report.shown.note, 125):
-        page.text("\n".join(note), size=10.5, color=ACCENT)
-        page.y += 0.28 + 0.22 * len(note)
+    for text, color in ((report.shown.note, ACCENT), (report.shown.moves, SOFT)):
+        if lines := textwrap.wrap(text, 125):
+            page.text("\n".join(lines), size=10.5, color=color)
+            page.y += 0.28 + 0.22 * len(lines)
     if report.shown.has_losses:
         _attention(page, report)
-    if report.shown.steps:
+    if report.shown.has_weights:
         _weights(page, report)
     if report.shown.has_losses:
         _curves(page, report)

@@ -5,3 +5,7 @@ import host_server
 
 def test_branch_in_the_host(host_folder):
     host_server.run_checks(host_folder, "branch_checks.py")
+
+
+def test_layout_guidance_in_the_host(host_folder):
+    host_server.run_checks(host_folder, "guidance_checks.py")

@@ -112,6 +112,9 @@ class Branch:
     def __init__(self, name):
         self.name = name
 
+    def moved(self, x, sigma):
+        return x
+
     def denoise(self, x, sigma):
         return x / 2
 
@@ -305,6 +308,27 @@ def test_an_item_without_objects_has_weights_alone_and_its_sheet_the_size_of_the
     assert first.size == second.size and TraceReport(shown, 0).note and not TraceReport(shown, 1).note
     assert not TraceReport(shown, 1).has_losses
     assert (np.asarray(second)[-200:] == 255).all() and (np.asarray(first)[-200:] != 255).any()
+
+
+def moved(index, *sizes, K=2):
+    moves = None if not sizes else torch.tensor([sizes])
+    return TraceStep(index, 10.0 - index, torch.full((1, K, 6, 8), 1 / K), moves=moves)
+
+
+def test_it_is_said_which_branch_moved_the_latent_in_which_steps_and_how_far():
+    """Also in an evaluation of a step that is not its last, and nothing of a branch that moved nothing."""
+    steps = [moved(0, 0.0, 0.25), moved(1, 0.0, 0.5), moved(1), moved(2, 0.0, 0.0), moved(3, 0.0, 0.125), moved(4)]
+    sentence = TraceReport(Trace(tuple(branch_names(2)), steps=steps)).moves
+    assert "of the spatial branch in steps 0, 1, 3, by 0.12 to 0.5 " in sentence and "fidelity" not in sentence
+    assert TraceReport(trace()).moves == ""
+
+
+def test_a_single_branch_has_its_moves_and_no_weights(written):
+    shown = Trace(tuple(branch_names(1)), steps=[moved(0, 0.5, K=1), moved(1, K=1)])
+    *_, text = render(shown)
+    for found in (" ".join(written), text):
+        assert "moved the latent of the guided branch in step 0, by 0.5 " in found
+        assert "Weight" not in found
 
 
 def test_nan_is_grey():

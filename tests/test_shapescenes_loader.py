@@ -1,5 +1,7 @@
 """ShapeScenes Loader in a real ComfyUI computes what the same weights compute in diffusers."""
 
+import copy
+
 import host_server
 import torch
 
@@ -10,6 +12,7 @@ from shapescenes import models
 from shapescenes.files import load
 from shapescenes.tiny_vae import TinyVAE
 from shapescenes.tokenizer import tokenizer
+from tokencompose_core.lora import add_lora, lora_state, merge_lora, remove_lora
 
 TEXTS = ["a red circle to the left of a blue square", ""]
 LAYOUT = Layout(
@@ -18,8 +21,30 @@ LAYOUT = Layout(
 
 
 @torch.no_grad()
+def random_weights(unet: torch.nn.Module) -> dict[str, dict]:
+    """Of the segmentation ControlNet and of the TokenCompose LoRA, far from 0 everywhere."""
+    control = models.segmentation_controlnet().state_dict()
+    weights = {name: w + 0.1 * torch.randn(w.shape) / max(1, w[0].numel()) ** 0.5 for name, w in control.items()}
+    add_lora(unet, rank=2)
+    for name, parameter in unet.named_parameters():
+        if name.endswith(".up.weight"):
+            parameter.normal_(std=0.3)
+    lora = lora_state(unet)
+    remove_lora(unet)
+    return {"segmentation_controlnet": weights, "tokencompose_lora": lora}
+
+
+@torch.no_grad()
+def controlled(unet: torch.nn.Module, weights: dict, x, t, text, hint) -> torch.Tensor:
+    network = models.segmentation_controlnet()
+    network.load_state_dict(weights)
+    down, middle = network.eval()(x, t, text, hint, conditioning_scale=0.8, return_dict=False)
+    return unet(x, t, text, down_block_additional_residuals=down, mid_block_additional_residual=middle).sample
+
+
+@torch.no_grad()
 def reference() -> dict:
-    """Two latents at two noise levels, with and without the layout; two pictures there and back."""
+    """Two latents at two noise levels, with the layout, a ControlNet and without; two pictures there and back."""
     fidelity, spatial = models.pipelines()
     torch.manual_seed(0)
     x, t, pictures = torch.randn(2, 8, 16, 16), torch.tensor([900, 100]), torch.rand(2, 3, 128, 96)
@@ -27,7 +52,16 @@ def reference() -> dict:
     objects = gligen_tokens(tokenizer(), fidelity.text_encoder, [LAYOUT] * 2)
     nothing = objects | {"masks": torch.zeros_like(objects["masks"])}
     latent = fidelity.vae.encode(pictures * 2 - 1).latents
+    weights = random_weights(fidelity.unet)
+    narrow = x[..., :12].clone()
+    composed = copy.deepcopy(fidelity.unet)
+    merge_lora(composed, weights["tokencompose_lora"])
     return {
+        "weights": weights,
+        "narrow": narrow,
+        "controlled": controlled(fidelity.unet, weights["segmentation_controlnet"], narrow, t, text, pictures),
+        "uncontrolled": fidelity.unet(narrow, t, text).sample,
+        "composed": composed(x, t, text).sample,
         "texts": TEXTS,
         "ids": tokenizer()(TEXTS, padding="max_length").input_ids,
         "text": text,

@@ -19,6 +19,7 @@ from realcompo_core.attention.source import NetworkPass, Stage
 from realcompo_core.errors import RealCompoError
 
 from .chunks import by_uuid, whole_picture
+from .controls import detached
 from .inference_tensors import UsableTensors, usable_weights
 from .joined_passes import JoinedPasses, calculate
 from .memory import within_memory
@@ -37,7 +38,8 @@ class HostBranch:
 
     predict: the guider's own guided prediction, (x, timestep, model_options, seed) -> D. Whatever other packs have put
     around it stays around it. objective: what is asked of the maps of `source`; None where nothing is read.
-    estimates: while it is watched, the conditional and the unconditional estimate behind the newest D.
+    detach_control: no gradient flows through the ControlNets of a reading. estimates: while the branch is watched, the
+    conditional and the unconditional estimate behind the newest D.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class HostBranch:
         seed: int | None,
         source: UNetAttention,
         objective: Objective | None,
+        detach_control: bool = False,
     ):
         self.name = name
         self.model_options = model_options
@@ -56,11 +59,14 @@ class HostBranch:
         self.estimates: tuple[Tensor, Tensor] | None = None
         self._is_watched = False
         self._guider, self._predict, self._seed = guider, predict, seed
-        self._source, self._objective = source, objective
+        self._source, self._objective, self._detach_control = source, objective, detach_control
 
     def watch(self, wanted: bool) -> None:
         """From now on (or no longer) keep `estimates`, and run the negative conditioning also at CFG 1."""
         self._is_watched, self.estimates = wanted, None
+
+    def moved(self, x: Tensor, sigma: float) -> Tensor:
+        return x
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         options = self._options()
@@ -68,8 +74,8 @@ class HostBranch:
             options["sampler_calc_cond_batch_function"] = self._calculate
         return self._predict(x, _timestep(x, sigma), options, self._seed)
 
-    def gradient(self, x: Tensor, sigma: float) -> Gradient:
-        return self._read(x, sigma, "lookahead")[1]
+    def gradient(self, x: Tensor, sigma: float, objective: Objective | None = None) -> Gradient:
+        return self._read(x, sigma, "lookahead", objective or self._objective)[1]
 
     def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
         """The guided prediction, its conditional pass taken with gradient up to the last map that is read."""
@@ -77,7 +83,7 @@ class HostBranch:
 
         def calculate(args: dict) -> list[Tensor]:
             positive, negative = args["conds"]
-            conditional, gradient = self._read(x, sigma, "step")
+            conditional, gradient = self._read(x, sigma, "step", self._objective)
             found.append(gradient)
             if negative is None:
                 return [conditional, torch.zeros_like(conditional)]
@@ -127,7 +133,7 @@ class HostBranch:
         loaded = [patcher.model for patcher in self._guider.loaded_models]
         return [self.network, *(m for m in loaded if isinstance(m, nn.Module) and not isinstance(m, BaseModel))]
 
-    def _read(self, x: Tensor, sigma: float, stage: Stage) -> tuple[Tensor, Gradient]:
+    def _read(self, x: Tensor, sigma: float, stage: Stage, objective: Objective) -> tuple[Tensor, Gradient]:
         """The conditional prediction at x (x itself on a look-ahead), and the gradient of the loss on its maps."""
         positive = self._guider.conds["positive"]
         wanted = whole_picture(positive, sigma)
@@ -138,22 +144,26 @@ class HostBranch:
             )
 
         def run(x: Tensor, of_items: Callable) -> tuple[Tensor, Gradient]:
-            return self._read_once(x, sigma, stage, of_items(positive), wanted)
+            return self._read_once(x, sigma, stage, objective, of_items(positive), wanted)
 
-        return within_memory(run, x, self.network)
+        return within_memory(run, x, self._networks())
 
-    def _read_once(self, x: Tensor, sigma: float, stage: Stage, positive: list, wanted) -> tuple[Tensor, Gradient]:
+    def _read_once(
+        self, x: Tensor, sigma: float, stage: Stage, objective: Objective, positive: list, wanted
+    ) -> tuple[Tensor, Gradient]:
         """`_read`, of the conditionings `positive`, in one pass. wanted: the identity of the one that is read."""
         output = x
+        if self._detach_control:
+            positive = detached(positive)
         comfy.model_management.throw_exception_if_processing_interrupted()
         with torch.inference_mode(False):
-            reader = GradientReader(x.clone(), self._objective, stage == "lookahead")
+            reader = GradientReader(x.clone(), objective, stage == "lookahead")
             args = {
                 "conds": [positive],
                 "input": reader.x,
                 "sigma": _timestep(reader.x, sigma),
                 "model": self._guider.inner_model,
-                "model_options": self._reading_options(reader, wanted, stage),
+                "model_options": self._reading_options(reader, wanted, stage, objective),
             }
             with usable_weights(self._networks()), UsableTensors(), reader:
                 output = self._calculate_alone(args)[0].detach()
@@ -170,11 +180,11 @@ class HostBranch:
         other = self.model_options.get("sampler_calc_cond_batch_function")
         return calculate(args) if other is None else other(args)
 
-    def _reading_options(self, reader: GradientReader, wanted, stage: Stage) -> dict:
+    def _reading_options(self, reader: GradientReader, wanted, stage: Stage, objective: Objective) -> dict:
         """The branch's options, in which the layers emit to the reader."""
         options = comfy.model_patcher.create_model_options_clone(self.model_options)
         running = NetworkPass(tuple(reader.x.shape[-2:]), stage=stage)
-        names, layers = by_uuid({wanted: "positive"}), self._objective.layers
+        names, layers = by_uuid({wanted: "positive"}), objective.layers
         transformer = self._source.patched(options.get("transformer_options", {}), reader.read, running, names, layers)
         patches = {**transformer.get("patches", {})}
         # The host adds a ControlNet's output in place to what autograd has kept: give it a copy.

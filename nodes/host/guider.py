@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +15,12 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from realcompo_core.attention.losses import Objective
-from realcompo_core.attention.targets import object_targets
+from realcompo_core.attention.losses import Objective, layout_guidance_loss
+from realcompo_core.attention.targets import Targets, object_targets
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.balancer import Balancer
-from realcompo_core.guidance.branch import branch_names
+from realcompo_core.guidance.branch import Branch, GuidedBranch, branch_names
+from realcompo_core.guidance.layout_guidance import LayoutGuidance, LayoutGuide, guidance_layers
 from realcompo_core.guidance.schedule import Schedule
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.trace import Trace
@@ -32,6 +34,7 @@ from .branch_input import BranchInput
 from .checks import check_branches, readable_source
 from .joined_passes import joined_passes
 from .prompt_tokens import prompt_groups
+from .unet_attention import UNetAttention
 
 POST_CFG = "sampler_post_cfg_function"  # in the host's model options: functions of the guided result
 
@@ -41,6 +44,9 @@ class BalancedGuider(comfy.samplers.CFGGuider):
 
     Every branch goes through the host's whole life cycle for guiders: loading, hooks, wrappers, cleaning up. They are
     opened one inside the other, and the sampler runs in the innermost.
+
+    A branch with Layout Guidance moves the latent, which the sampler is not told: it samples the latent minus all moves
+    so far, and whatever comes out of it has the moves added (docs/method.md, R9). Such a branch may be the only one.
     """
 
     def __init__(
@@ -51,9 +57,13 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         settings: BalanceSettings | None = None,
         layers: int = 0,
         include_adjectives: bool = False,
+        detach_control: bool = False,
     ):
-        if len(branches) < 2:
-            raise RealCompoError(f"{len(branches)} branch: the balancer needs a fidelity and a spatial one at least")
+        if len(branches) < 2 and not any(branch.layout_guidance for branch in branches):
+            raise RealCompoError(
+                f"{len(branches)} branch: the balancer needs a fidelity and a spatial one at least, or one that has "
+                "layout_guidance"
+            )
         check_branches(branches)
         models = _loaded_together(branches)
         super().__init__(models[0])
@@ -67,6 +77,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self._groups: list[TokenGroup] = prompt_groups(clip, layout, include_adjectives, [b.positive for b in branches])
         self._sources = [readable_source(model) for model in models]
         self._layers = [source.choose(layers) for source in self._sources]
+        self._layout_guidance = [branch.layout_guidance for branch in branches]
+        self._detach_control = detach_control
         self._balancer: Balancer | None = None
         self._own_options: dict = {}
 
@@ -92,8 +104,18 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self._branches[0].model_options = own
         for branch in self._branches:
             branch.watch(bool(asked))
-        denoised = self._balancer(x, sigma, self._step(x, sigma))
-        return self._balanced_result(denoised, asked, x, timestep, model_options) if asked else denoised
+        mask = self._mask(timestep, model_options) if any(self._layout_guidance) else None
+        denoised = self._denoised(x, sigma, mask)
+        if asked:
+            denoised = self._balanced_result(denoised, asked, x, timestep, model_options)
+        return denoised if mask is None else self._before_blending(denoised, mask)
+
+    def moved(self, latent: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """A latent of the sampler with the moves of the guided branches. sigma: the last, for the sampler's result."""
+        moves = self._balancer.moves
+        if sigma is not None and isinstance(moves, Tensor):
+            moves = self.inner_model.model_sampling.inverse_noise_scaling(sigma, moves)
+        return latent + moves
 
     def begin(self, model_options: list[dict], sigmas: Tensor, latent: _Latent, seed: int | None) -> None:
         """All branches are open: make the balancer. `model_options` has one entry a branch."""
@@ -107,20 +129,59 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         objectives = [targets and Objective(layers, targets) for layers in self._layers]
         parts = zip(self.trace.branches, guiders, predictors, model_options, self._sources, objectives, strict=True)
         self._branches = [
-            HostBranch(name, guider, predict, options, seed, source, objective)
+            HostBranch(name, guider, predict, options, seed, source, objective, self._detach_control)
             for name, guider, predict, options, source, objective in parts
         ]
         self._own_options = model_options[0]
         count = len(latent.noise)
         objects = covered_by_objects(self._layout, *size).expand(count, *size)
-        self._latent, self._schedule = latent, Schedule(sigmas.tolist())
+        self._latent, self._sigmas, self._schedule = latent, sigmas, Schedule(sigmas.tolist())
         seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
         layout = self._layout
         self.trace.phrases = [[layout.objects[g.objects[0]].phrase for g in self._groups]] * count
         self.trace.objects = [[g.objects for g in self._groups]] * count
+        parts = zip(self._branches, self._layout_guidance, self._sources, strict=True)
+        balanced = [self._with_guide(branch, guidance, source, targets) for branch, guidance, source in parts]
         self._balancer = Balancer(
-            self._branches, self._schedule.sigmas, seeds, objects, self.settings, joined_passes, self.trace
+            balanced, self._schedule.sigmas, seeds, objects, self.settings, self._together, self.trace
         )
+
+    def _with_guide(
+        self, branch: HostBranch, guidance: LayoutGuidance | None, source: UNetAttention, targets: Targets | None
+    ) -> Branch:
+        if guidance is None or targets is None:
+            return branch
+        objective = Objective(guidance_layers(source.layers), targets, layout_guidance_loss)
+        return GuidedBranch(branch, LayoutGuide(guidance, self._latent.mask), objective, self._schedule)
+
+    def _together(self, branches: Sequence[Branch], reading: Sequence[Branch]) -> AbstractContextManager:
+        hosts = {branch.name: branch for branch in self._branches}  # without their guides
+        return joined_passes([hosts[branch.name] for branch in branches], [hosts[branch.name] for branch in reading])
+
+    def _denoised(self, x: Tensor, sigma: float, mask: Tensor | None) -> Tensor:
+        """The balanced estimate minus all moves. mask: (B, C, h, w), by which the host has blended x and what is kept.
+
+        The sampler's own latent has the moves whole, x has them blended; what is kept has none.
+        """
+        balancer, step = self._balancer, self._step(x, sigma)
+        if mask is None:
+            return balancer(x, sigma, step)
+        before = balancer.moves * (mask > 0)
+        balancer.moves = before * mask
+        denoised = balancer(x, sigma, step) + balancer.moves
+        balancer.moves = (balancer.moves + (1 - mask) * before) * (mask > 0)
+        return denoised - balancer.moves
+
+    def _mask(self, timestep: Tensor, model_options: dict) -> Tensor | None:
+        """The noise mask that the host applies in this evaluation, (B, C, h, w); None without."""
+        mask, of_step = self._latent.mask, model_options.get("denoise_mask_function")
+        if mask is None or of_step is None:
+            return mask
+        return of_step(timestep, mask, extra_options={"model": self, "sigmas": self._sigmas})
+
+    def _before_blending(self, denoised: Tensor, mask: Tensor) -> Tensor:
+        """`denoised`, an estimate minus moves, such that it is one after the host has blended it with what is kept."""
+        return denoised - self._balancer.moves * (1 - mask) / mask.clamp_min(torch.finfo(mask.dtype).tiny)
 
     def _asked_by_sampler(self, model_options: dict) -> list[Callable]:
         """The functions of the guided result that the sampler has added to the fidelity branch's own."""
@@ -131,7 +192,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         """The balanced result after the sampler's own functions of the guided result.
 
         Samplers of the CFG++ kind step along the unconditional estimate. The balanced one is mixed as D is, by the same
-        weights (docs/method.md, R8).
+        weights (docs/method.md, R8), and like D, x and all that a sampler sees it is without the moves.
         """
         weights = self._balancer.weights.to(x)
         used = [(k, branch) for k, branch in enumerate(self._branches) if weights[:, k].any()]
@@ -139,7 +200,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             if branch.estimates is None:
                 raise RealCompoError(SKIPPED.format(branch.name))
         conditional, unconditional = (
-            sum(weights[:, k, None] * branch.estimates[i] for k, branch in used) for i in range(2)
+            sum(weights[:, k, None] * branch.estimates[i] for k, branch in used) - self._balancer.moves
+            for i in range(2)
         )
         for function in asked:
             denoised = function(
@@ -205,10 +267,16 @@ class _OpenBranches(comfy.samplers.Sampler):
             extra_args, callback, noise, latent_image, denoise_mask, disable_pbar = self._outermost
             latent = _Latent(noise, latent_image, denoise_mask)
             self._guider.begin(self._options, sigmas, latent, extra_args["seed"])
-            self._result = self._sampler.sample(
-                self._guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
+            samples = self._sampler.sample(
+                self._guider, sigmas, extra_args, self._shown(callback), noise, latent_image, denoise_mask, disable_pbar
             )
+            self._result = self._guider.moved(samples, sigmas[-1])
         return self._result
+
+    def _shown(self, callback: Callable | None) -> Callable | None:
+        """The callback for previews, which gets the estimate and the latent with the moves."""
+        moved = self._guider.moved
+        return callback and (lambda step, denoised, x, *rest: callback(step, moved(denoised), moved(x), *rest))
 
 
 def _loaded_together(branches: Sequence[BranchInput]) -> list:

@@ -40,7 +40,7 @@ def gradient_checkpointing(
 
 
 def within_memory(
-    run: Callable[[Tensor, Callable[[Sequence[dict]], list[dict]]], Any], x: Tensor, unet: nn.Module
+    run: Callable[[Tensor, Callable[[Sequence[dict]], list[dict]]], Any], x: Tensor, networks: Sequence[nn.Module]
 ) -> Any:
     """`run(x, of_items)`; when memory is short, with more layers checkpointed, and then item by item.
 
@@ -50,7 +50,7 @@ def within_memory(
     out_of_memory = comfy.model_management.OOM_EXCEPTION
     for everything, then in ((False, "recomputing more layers"), (True, "taking one picture at a time")):
         try:
-            with _checkpointed(unet, everything):
+            with _checkpointed(networks, everything):
                 return run(x, list)
         except out_of_memory:
             comfy.model_management.soft_empty_cache()
@@ -64,7 +64,7 @@ def within_memory(
     def alone(item: int) -> Any:
         return run(x[item : item + 1], lambda conditioning: [of_item(entry, item) for entry in conditioning])
 
-    with _checkpointed(unet, everything=True):
+    with _checkpointed(networks, everything=True):
         return _joined([alone(item) for item in range(len(x))])
 
 
@@ -118,11 +118,11 @@ def _joined(parts: list) -> Any:
     return Gradient(*joined) if isinstance(first, Gradient) else tuple(joined)
 
 
-def _checkpointed(unet: nn.Module, everything: bool) -> AbstractContextManager:
+def _checkpointed(networks: Sequence[nn.Module], everything: bool) -> AbstractContextManager:
     """Inside, feed-forward layers are checkpointed, with `everything` also self-attention and residual blocks."""
-    modules = feed_forward(unet)
+    modules = [layer for network in networks for layer in feed_forward(network)]
     if everything:
-        modules += residual_and_self_attention(unet)
+        modules += [layer for network in networks for layer in residual_and_self_attention(network)]
     return gradient_checkpointing(modules, _modes)
 
 

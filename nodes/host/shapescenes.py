@@ -1,4 +1,4 @@
-"""The ShapeScenes family as the host's MODEL, GLIGEN, CLIP and VAE.
+"""The ShapeScenes family as the host's MODEL, GLIGEN, CLIP, VAE and CONTROL_NET.
 
 The UNet and the text encoder are the host's own classes, so that patches, LoRAs, previews and other packs treat these
 models as they treat SD1.5.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 import comfy.clip_model
+import comfy.controlnet
 import comfy.gligen
 import comfy.latent_formats
 import comfy.model_base
@@ -20,6 +21,7 @@ import comfy.supported_models_base
 import comfy.utils
 import folder_paths
 import torch
+from comfy.cldm.cldm import ControlNet as ControlNetwork
 from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 from torch import Tensor, nn
@@ -68,6 +70,8 @@ UNET_CONFIG = {
     "legacy": False,
     "dtype": torch.float32,
 }
+ENCODER_ONLY = ("out_channels", "transformer_depth_output")  # what a ControlNet has not
+CONTROLNET_CONFIG = {k: v for k, v in UNET_CONFIG.items() if k not in ENCODER_ONLY} | {"hint_channels": 3}
 
 
 class Operations(comfy.ops.disable_weight_init):
@@ -101,14 +105,43 @@ class ModelConfig(comfy.supported_models_base.BASE):
     supported_inference_dtypes = [torch.float32]
 
 
-def load_model() -> ModelPatcher:
-    """The text-to-image UNet."""
+VARIANTS = {"text to image": None, "TokenCompose": "tokencompose_lora"}  # of the UNet, with the weights of its LoRA
+
+
+def load_model(variant: str = "text to image") -> ModelPatcher:
+    """The text-to-image UNet, or a fine-tuned one of VARIANTS."""
     offload_device = comfy.model_management.unet_offload_device()
     model = comfy.model_base.BaseModel(ModelConfig(UNET_CONFIG), comfy.model_base.ModelType.EPS, device=offload_device)
     weights = load("unet")
+    if VARIANTS[variant] is not None:
+        _merge(load(VARIANTS[variant]), weights)
     names = comfy.utils.unet_to_diffusers(UNET_CONFIG)
     model.diffusion_model.load_state_dict({names[name]: weight for name, weight in weights.items()})
     return _patcher(model, comfy.model_management.get_torch_device(), offload_device)
+
+
+def _merge(lora: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Add a LoRA in the format of `tokencompose_core.lora.lora_state` to the weights, by diffusers' names of layers."""
+    for key, down in lora.items():
+        if key.endswith(".lora_A.weight"):
+            layer = key.removeprefix("unet.").replace(".lora_A.", ".")
+            weights[layer] = weights[layer] + lora[key.replace("lora_A", "lora_B")] @ down
+
+
+def load_control_net() -> comfy.controlnet.ControlNet:
+    """The segmentation ControlNet, for pictures in the colours of `shapescenes.palette`."""
+    network = ControlNetwork(**CONTROLNET_CONFIG, operations=Operations)
+    weights = load("segmentation_controlnet")
+    blocks = len({name.split(".")[2] for name in weights if name.startswith("controlnet_cond_embedding.blocks.")})
+    hints = ["conv_in", *(f"blocks.{i}" for i in range(blocks)), "conv_out"]
+    prefixes = {f"controlnet_cond_embedding.{name}.": f"input_hint_block.{2 * i}." for i, name in enumerate(hints)}
+    prefixes |= {f"controlnet_down_blocks.{i}.": f"zero_convs.{i}.0." for i in range(len(network.zero_convs))}
+    prefixes["controlnet_mid_block."] = "middle_block_out.0."
+    weights = comfy.utils.state_dict_prefix_replace(weights, prefixes)
+    names = comfy.utils.unet_to_diffusers(UNET_CONFIG)
+    network.load_state_dict({names.get(name, name): weight for name, weight in weights.items()})
+    network.requires_grad_(False)
+    return comfy.controlnet.ControlNet(network, load_device=comfy.model_management.get_torch_device())
 
 
 class LayoutBranch(comfy.gligen.Gligen):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..attention.reading import Gradient
 from ..errors import RealCompoError
 from ..sampling.samplers import Step
-from .branch import Branch
+from .branch import Branch, branch_names
 from .guide import Answers, CoefficientGuide, Guide
 from .mixing import (
     FIDELITY,
@@ -69,7 +69,8 @@ class Balancer:
             raise RealCompoError(f"sources is {sources}: choose branches from 0 to {K - 1}, or None for all")
         if self._empty:
             which = "The layout has" if len(self._seeds) == 1 else f"The layouts of items {self._empty} have"
-            self.trace.note = f"{which} no objects: the fidelity branch worked alone."
+            alone = branch_names(K)[FIDELITY]
+            self.trace.note = f"{which} no objects: the {alone} branch worked alone."
 
     def __call__(self, x: Tensor, sigma: float, step: Step) -> Tensor:
         before = self.moves

@@ -98,6 +98,8 @@ def _fill(page: _Page, report: TraceReport, title: str) -> _Page:
     page.y += TITLE * 1.6
     if report.note:
         page.paragraph(report.note, color=ACCENT)
+    if report.moves:
+        page.paragraph(report.moves)
     page.y += 12
     if report.has_losses:
         page.heading(ATTENTION, ATTENTION_CAPTION)
@@ -109,7 +111,7 @@ def _fill(page: _Page, report: TraceReport, title: str) -> _Page:
             _map_rows(page, report.attention(index))
             page.y += 6
         page.y += 20
-    if report.steps:
+    if report.has_weights:
         page.heading(report.weights_title, report.weights_caption)
         _color_bar(page, WEIGHT_COLORS, report.weight_ends)
         _step_names(page, report, report.weights())

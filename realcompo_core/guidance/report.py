@@ -139,6 +139,30 @@ class TraceReport:
         return " ".join(filter(None, (self.trace.note, nothing, *self._missing_numbers())))
 
     @property
+    def moves(self) -> str:
+        """Where guides of the branches moved the latent, in sentences; empty where none did (docs/method.md, R9)."""
+        sentences = []
+        for k, name in enumerate(self.trace.branches):
+            moved = [
+                (step.index, float(step.moves[self.item, k])) for step in self.trace.steps if step.moves is not None
+            ]
+            sizes = [size for _, size in moved if size != 0]
+            if sizes:
+                indices = sorted({index for index, size in moved if size != 0})
+                low, high = (f"{size:.2g}" for size in (min(sizes), max(sizes)))
+                by = low if low == high else f"{low} to {high}"
+                sentences.append(
+                    f"Layout Guidance moved the latent of the {name} branch in {_named(indices)}, by {by} (root mean "
+                    "square)."
+                )
+        return " ".join(sentences)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is more than one branch, so that weights can be shown."""
+        return len(self.trace.branches) > 1 and bool(self.steps)
+
+    @property
     def weights_title(self) -> str:
         names = self.trace.branches[1:]
         return f"Weight of the {names[0]} branch" if len(names) == 1 else "Weights of the spatial branches"

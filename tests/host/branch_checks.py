@@ -2,76 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import importlib.util
-import os
-import sys
-
-sys.argv = ["main.py", "--cpu"]
-sys.path.insert(0, os.getcwd())
-
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
-
-import utils.extra_config  # noqa: E402, F401, I001  # first, as in main.py: `nodes` puts another `utils` on the path
-
-import comfy.controlnet  # noqa: E402
-import comfy.latent_formats  # noqa: E402
-import comfy.model_management  # noqa: E402
-import comfy.sample  # noqa: E402
-import comfy.samplers  # noqa: E402
-import torch  # noqa: E402
-from comfy.cldm.cldm import ControlNet as ControlNetwork  # noqa: E402
-
-from pack import load_nodes  # noqa: E402
-
-PROMPT = "a red circle to the left of a blue square"
-
-
-asyncio.run(load_nodes())
-branch = importlib.import_module("realcompo_pack.nodes.host.branch")
-memory = importlib.import_module("realcompo_pack.nodes.host.memory")
-sources = importlib.import_module("realcompo_pack.nodes.host.unet_attention")
-guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
-shapes = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
-
-from comfy.ldm.modules.attention import optimized_attention  # noqa: E402
-
-from realcompo_core.attention.losses import grounding_loss  # noqa: E402
-from realcompo_core.guidance.settings import BalanceSettings  # noqa: E402
-from realcompo_core.layout import Layout, LayoutObject  # noqa: E402
-
-LAYOUT = Layout(
-    (LayoutObject("a red circle", (0.1, 0.3, 0.4, 0.7)), LayoutObject("a blue square", (0.6, 0.3, 0.9, 0.7))),
-    prompt=PROMPT,
+# isort: off
+from bundled import (
+    CLIP,
+    LAYERS,
+    LAYOUT,
+    MODEL,
+    NEGATIVE,
+    POSITIVE,
+    PROMPT,
+    UNET,
+    branch,
+    control_net,
+    guiders,
+    memory,
+    noise_levels,
+    run_checks,
+    sampled,
+    sources,
 )
-torch.set_num_threads(1)
-with torch.inference_mode():
-    MODEL, CLIP = shapes.load_model(), shapes.load_clip()
-    POSITIVE = [[CLIP.encode_from_tokens(CLIP.tokenize(PROMPT)), {}]]
-    NEGATIVE = [[CLIP.encode_from_tokens(CLIP.tokenize("")), {}]]
-UNET = MODEL.model.diffusion_model
-LAYERS = sources.UNetAttention(UNET).choose()
 
-
-def sampled(
-    model=MODEL, steps=3, batch=2, watch=None, positive=POSITIVE, sampler="euler", cfg=3.0, other=MODEL, **settings
-):
-    """Latents of a balanced run of two equal branches; `watch` is called with each branch as it is made."""
-    with torch.inference_mode():
-        models = model, model if other is MODEL else other
-        fidelity, spatial = (
-            guiders.BranchInput(m, cond, NEGATIVE, cfg) for m, cond in zip(models, (POSITIVE, positive), strict=True)
-        )
-        guider = guiders.BalancedGuider([fidelity, spatial], LAYOUT, CLIP, BalanceSettings(**settings))
-        if watch:
-            begin = guider.begin
-            guider.begin = lambda *args: (begin(*args), [watch(b) for b in guider._branches])
-        noise = comfy.sample.prepare_noise(torch.zeros(batch, 8, 16, 16), 1)
-        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", steps)
-        return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object(sampler), sigmas, seed=1)
+import comfy.latent_formats
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from realcompo_core.attention.losses import grounding_loss
+from realcompo_core.layout import Layout, LayoutObject
+# isort: on
 
 
 def reference_gradient(x, sigma, targets, context):
@@ -118,8 +77,8 @@ def check_gradient_is_autograds():
     def watch(b):
         gradient = b.gradient
 
-        def compared(x, sigma):
-            result = gradient(x, sigma)
+        def compared(x, sigma, objective=None):
+            result = gradient(x, sigma, objective)
             with torch.inference_mode(False):
                 g = reference_gradient(x.clone(), sigma, b._objective.targets, POSITIVE[0][0])
             found.append((result.g, g))
@@ -179,11 +138,11 @@ def check_short_memory_falls_back_to_the_same_picture():
     expected, seen = sampled(), []
     checkpointed = memory._checkpointed
 
-    def short(unet, everything):
+    def short(networks, everything):
         seen.append(everything)
         if len(seen) <= 2:
             raise comfy.model_management.OOM_EXCEPTION("simulated")
-        return checkpointed(unet, everything)
+        return checkpointed(networks, everything)
 
     memory._checkpointed = short
     try:
@@ -201,11 +160,11 @@ def check_item_by_item_each_has_its_own_conditioning():
     expected = sampled(mode="lookahead", positive=both)
     checkpointed, calls = memory._checkpointed, []
 
-    def short(unet, everything):
+    def short(networks, everything):
         calls.append(everything)
         if len(calls) % 3:  # twice in vain, then item by item
             raise comfy.model_management.OOM_EXCEPTION("simulated")
-        return checkpointed(unet, everything)
+        return checkpointed(networks, everything)
 
     memory._checkpointed = short
     try:
@@ -226,8 +185,8 @@ def alone(sampler, cfg, model=MODEL):
         guider.set_conds(POSITIVE, NEGATIVE)
         guider.set_cfg(cfg)
         noise = comfy.sample.prepare_noise(torch.zeros(2, 8, 16, 16), 1)
-        sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", 3)
-        return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object(sampler), sigmas, seed=1)
+        sampler = comfy.samplers.sampler_object(sampler)
+        return guider.sample(noise, torch.zeros_like(noise), sampler, noise_levels(3, model), seed=1)
 
 
 def check_cfg_pp_samplers_get_the_balanced_unconditional():
@@ -300,20 +259,6 @@ def check_clones_run_as_one_batch():
     torch.testing.assert_close(joined, alone, rtol=1e-4, atol=1e-4)
 
 
-def control_net(hints):
-    """A ControlNet with random weights. hints: (B, 3, H, W)."""
-    config = {k: v for k, v in shapes.UNET_CONFIG.items() if k not in ("out_channels", "transformer_depth_output")}
-    with torch.inference_mode():
-        torch.manual_seed(0)
-        network = ControlNetwork(**config, hint_channels=3, operations=shapes.Operations)
-        for p in network.parameters():
-            torch.nn.init.normal_(p, std=0.05)
-        device = comfy.model_management.get_torch_device()
-        control = comfy.controlnet.ControlNet(network, load_device=device, latent_format=None)
-        control.set_cond_hint(hints, 1.0, (0.0, 1.0))
-    return control
-
-
 def check_controlnet_on_a_branch():
     """The host adds its output in place to what autograd has kept."""
     control = control_net(torch.rand(1, 3, 128, 128))
@@ -325,7 +270,7 @@ def check_controlnet_on_a_branch():
 
     def watch(b):
         gradient = b.gradient
-        b.gradient = lambda x, sigma: (gradients.append(gradient(x, sigma)), gradients[-1])[1]
+        b.gradient = lambda x, sigma, objective=None: (gradients.append(gradient(x, sigma)), gradients[-1])[1]
 
     found = sampled(mode="lookahead", positive=controlled, watch=watch)
     assert (found - plain).abs().max() > 1e-3
@@ -375,6 +320,4 @@ def check_layers_that_do_not_exist_are_named():
         raise AssertionError("no error")
 
 
-for check in [value for name, value in list(globals().items()) if name.startswith("check_")]:
-    check()
-    print(check.__name__)
+run_checks(globals())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import sys
 import traceback
@@ -31,10 +32,13 @@ SIDE = 16  # cells
 
 torch.set_num_threads(1)
 NODE = asyncio.run(load_nodes())["RealCompoShapeScenesLoader"]
-with torch.inference_mode():  # as the host runs nodes
-    MODEL, GLIGEN, CLIP, VAE, LATENT = NODE.execute(width=128, height=128, batch_size=1).args
-UNET = MODEL.model.diffusion_model
 WANTED = torch.load(REFERENCE, weights_only=True)
+family = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
+shipped, given = family.load, WANTED["weights"]
+family.load = lambda name: dict(given[name]) if name in given else shipped(name)
+with torch.inference_mode():  # as the host runs nodes
+    MODEL, GLIGEN, CLIP, VAE, LATENT, CONTROL = NODE.execute(width=128, height=128, batch_size=1).args
+UNET = MODEL.model.diffusion_model
 
 
 def same(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-4) -> None:
@@ -111,9 +115,49 @@ def check_vae():
     assert VAE.encode_tiled(WANTED["pictures"].movedim(1, -1), tile_x=64, tile_y=64, overlap=16).shape == latent.shape
 
 
+def check_control_net():
+    """What the host's Apply ControlNet makes of it, at two noise levels and a size that is not square."""
+    pictures = WANTED["pictures"].movedim(1, -1)
+    empty = [[WANTED["text"][:1], {}]]
+    positive, _ = host.ControlNetApplyAdvanced().apply_controlnet(empty, empty, CONTROL, pictures, 0.8, 0.0, 1.0)
+    control, sampling = positive[0][1]["control"], MODEL.get_model_object("model_sampling")
+    control.pre_run(MODEL.model, sampling.percent_to_sigma)
+    sigma = sampling.sigmas[WANTED["t"]]
+    level = sigma[:, None, None, None]
+    x, text = WANTED["narrow"] * (level**2 + 1) ** 0.5, {"c_crossattn": WANTED["text"]}
+    for residuals, wanted in ((control.get_control(x, sigma, text, 1, {}), "controlled"), (None, "uncontrolled")):
+        denoised = MODEL.model.apply_model(x, sigma, control=residuals, **text)
+        same((x - denoised) / level, WANTED[wanted])
+    assert (WANTED["controlled"] - WANTED["uncontrolled"]).abs().max() > 0.1
+
+
+def check_tokencompose():
+    model = NODE.execute(width=128, height=128, batch_size=1, variant="TokenCompose").args[0]
+    same(model.model.diffusion_model(WANTED["x"], WANTED["t"], WANTED["text"]), WANTED["composed"])
+    assert (WANTED["composed"] - WANTED["plain"]).abs().max() > 0.1
+
+
+def check_weights_are_read_only_when_they_are_asked_for():
+    node = sys.modules[NODE.__module__]
+    asked, used = [], node.output_is_used
+    family.load, reading = lambda name: asked.append(name) or reading(name), family.load
+    try:
+        for connected, variant, wanted in (
+            (False, "text to image", set()),
+            (True, "text to image", {"segmentation_controlnet"}),
+            (False, "TokenCompose", {"tokencompose_lora"}),
+        ):
+            asked.clear()
+            node.output_is_used = lambda slot, connected=connected: connected
+            args = NODE.execute(width=128, height=128, batch_size=1, variant=variant).args
+            assert (args[-1] is not None) == connected and set(asked) & given.keys() == wanted, asked
+    finally:
+        family.load, node.output_is_used = reading, used
+
+
 def check_latent():
     assert LATENT["samples"].shape == (1, 8, 16, 16)
-    wide = NODE.execute(width=192, height=136, batch_size=2).args[-1]
+    wide = NODE.execute(width=192, height=136, batch_size=2).args[4]
     assert wide["samples"].shape == (2, 8, 17, 24)
 
 

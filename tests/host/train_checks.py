@@ -62,7 +62,7 @@ def run(node: str, **inputs):
         return NODES[node].execute(**inputs).args
 
 
-MODEL, _, CLIP, VAE, LATENT = run("RealCompoShapeScenesLoader", width=128, height=128, batch_size=1)
+MODEL, _, CLIP, VAE, LATENT, _ = run("RealCompoShapeScenesLoader", width=128, height=128, batch_size=1)
 UNET = MODEL.model.diffusion_model
 DATASET, REPORT = run("RealCompoShapeScenesDataset", scenes=4, style="flat", seed=0, clip=CLIP, on_problem="refuse")
 DEFAULTS = {
