@@ -32,7 +32,7 @@ FAMILY = {  # of a ControlNet's and a UNet's configuration, as messages call it
 
 
 class ControlNets:
-    """All ControlNets of a pipeline, acting on all conditionings. beta multiplies each one's strength."""
+    """All ControlNets of a pipeline, in all passes; beta multiplies each one's strength (docs/method.md, R11)."""
 
     def __init__(self, pipeline: DiffusionPipeline, request: Request, controls: Sequence[Control]):
         self.networks = control_networks(pipeline)

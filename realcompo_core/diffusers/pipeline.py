@@ -57,7 +57,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Guided:
-    """A pipeline, and what makes it follow a layout besides its own network.
+    """A pipeline, and what makes it follow a layout besides its own network (docs/method.md, R9 and R11).
 
     layout_guidance: its latent is moved by Layout Guidance. phrase_strength: above 0, each object's phrase is a prompt
     of its own in the object's region; their predictions are averaged with the whole prompt's, which has weight 1.
