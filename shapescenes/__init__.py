@@ -13,5 +13,5 @@ DEFAULTS = {
 }
 """Arguments of RealCompoPipeline that suit the bundled models."""
 
-LAYOUT_GUIDANCE = LayoutGuidance()
-"""Layout Guidance's settings that suit them."""
+LAYOUT_GUIDANCE = LayoutGuidance(scale=100.0, until=0.4)
+"""Layout Guidance's settings that suit them: with few steps and few layers the latent must move further."""
