@@ -41,10 +41,10 @@ def shapescenes_table(document: dict) -> str:
 
 
 def draw_tradeoff(document: dict, path: Path) -> None:
-    """Accuracy over realism: the curve of constant mixes, and the balanced points above it."""
+    """Accuracy over realism: the curve of constant mixes, other static weights, and the systems."""
     rows = {row["name"]: row for row in document["rows"]}
     mixes = ["text_to_image", *(f"mix_{n / 10}" for n in range(1, 10)), "layout_branch"]
-    figure = Figure(figsize=(7, 4.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(7, 4.8), dpi=150, layout="constrained")
     axes = figure.subplots()
 
     def points(names: list[str], **style) -> None:
@@ -61,7 +61,13 @@ def draw_tradeoff(document: dict, path: Path) -> None:
         )
 
     points(mixes, marker="o", color="#8a8f98", label="constant mixes")
+    points(["region_best"], marker="^", linestyle="", color="#5b6068", label="best static regions")
+    points(["schedule_best"], marker="v", linestyle="", color="#5b6068", label="best static schedule")
     points(["official"], marker="s", linestyle="", color="#c2571a", label="official settings")
+    points(["layout_guidance"], marker="P", linestyle="", color="#7b3fa0", label="Layout Guidance alone")
+    points(["v3_balanced"], marker="X", linestyle="", color="#7b3fa0", label="balanced with Layout Guidance (v3)")
+    points(["segmentation_branch"], marker="h", linestyle="", color="#b8860b", label="segmentation ControlNet alone")
+    points(["segmentation_balanced"], marker="H", linestyle="", color="#8a6d00", label="balanced with it")
     points(["lookahead"], marker="D", linestyle="", color="#1f6fb2", label="balanced, lookahead")
     points(["one_pass"], marker="*", markersize=13, linestyle="", color="#0f8a5f", label="balanced, one pass")
     for name, text, side in (
@@ -74,7 +80,7 @@ def draw_tradeoff(document: dict, path: Path) -> None:
     axes.set_ylabel("exact scenes, 3 and 4 objects")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=7, loc="lower right", ncols=2)
     figure.savefig(path)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from realcompo_core.diffusers import RealCompoPipeline
+from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout, LayoutObject
-from shapescenes import DEFAULTS, data, drawing, files, judge, measuring, models, train, world
+from shapescenes import DEFAULTS, data, drawing, files, judge, measuring, train, world
+from shapescenes.palette import PALETTE
 from shapescenes.sizes import TEXT_TOKENS
+from shapescenes.systems import SYSTEMS, segmentation, system
 from shapescenes.tokenizer import tokenizer
 
 TABLE = Path(__file__).parents[1] / "benchmarks" / "results" / "shapescenes.json"
@@ -125,8 +128,34 @@ def test_frechet_distance_of_known_gaussians():
 
 def test_weights_are_small_enough_to_ship():
     shipped = list(files.WEIGHTS.glob("*.safetensors"))
-    assert {file.stem for file in shipped} == {"vae", "judge", "text_encoder", "unet", "layout_branch"}
-    assert sum(file.stat().st_size for file in shipped) <= 12e6
+    names = {"vae", "judge", "text_encoder", "unet", "layout_branch", "segmentation_controlnet", "tokencompose_lora"}
+    assert {file.stem for file in shipped} == names
+    assert sum(file.stat().st_size for file in shipped) <= 16e6
+    assert (files.WEIGHTS / "tokencompose_lora.safetensors").stat().st_size <= 1e6
+
+
+def test_segmentation_pictures_are_the_true_outlines_or_boxes():
+    scene = world.training_scene(2, 5, (0, 0, 1, 0))
+    outlines, boxes = (
+        np.asarray(segmentation(layout, (world.SIZE, world.SIZE))) for layout in (scene.layout_with_masks, scene.layout)
+    )
+    for item, mask in zip(scene.objects, scene.masks(), strict=True):
+        colour = PALETTE[f"{item.kind.colour} {item.kind.shape}"]
+        assert (outlines[mask] == colour).all(-1).mean() > 0.99
+        ys, xs = np.nonzero(mask)
+        assert (boxes[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] == colour).all(-1).mean() > 0.95
+    assert (outlines[~scene.masks().any(0)] == 0).all(-1).mean() > 0.99
+
+
+def test_colours_of_classes_can_be_told_apart():
+    colours = [*PALETTE.values(), (0, 0, 0)]
+    assert len(PALETTE) == 36
+    assert min(max(abs(x - y) for x, y in zip(a, b, strict=True)) for a, b in combinations(colours, 2)) >= 20
+
+
+def test_a_system_that_is_not_bundled_is_named():
+    with pytest.raises(RealCompoError, match="spatial is 'depth': choose one of gligen, segmentation"):
+        system("text_to_image", "depth")
 
 
 def test_damaged_weights_are_refused(tmp_path, monkeypatch):
@@ -164,16 +193,30 @@ def test_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, mon
     assert torch.equal(run(tmp_path / "halves"), whole)
 
 
-@pytest.mark.parametrize("row", ["text_to_image", "layout_branch", "one_pass"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "text_to_image",
+        "layout_branch",
+        "one_pass",
+        "v2_balanced",
+        "layout_guidance",
+        "segmentation_branch",
+        "segmentation_balanced",
+    ],
+)
 def test_shipped_weights_reach_the_published_accuracy(the_judge, row):
     """On 52 other unseen prompts; the margin is three standard errors of the difference of two such samples."""
     table = {entry["name"]: entry for entry in json.loads(TABLE.read_text())["rows"]}[row]
     published = table["accuracy_all"]
-    fixed = {"text_to_image": torch.tensor([1.0, 0.0]), "layout_branch": torch.tensor([0.0, 1.0])}.get(row)
+    alone = {"text_to_image": 0, "layout_branch": 1, "layout_guidance": 1, "segmentation_branch": 1}
     scenes = world.held_out_scenes(52, seed=9)
-    balance = DEFAULTS["balance"] if fixed is None else replace(DEFAULTS["balance"], fixed=fixed)
-    pipe = RealCompoPipeline(*models.pipelines())
-    output = pipe([s.prompt.caption for s in scenes], [s.layout for s in scenes], **{**DEFAULTS, "balance": balance})
+    fixed = torch.eye(2)[alone[row]] if row in alone else None
+    balance = replace(DEFAULTS["balance"], fixed=fixed)
+    made = system(*SYSTEMS[table.get("system", "v1")])
+    layouts = [s.layout_with_masks if table["layouts"] == "masks" else s.layout for s in scenes]
+    prompts, settings = [s.prompt.caption for s in scenes], {**DEFAULTS, "balance": balance}
+    output = made.pipeline(prompts, layouts, controls=made.controls, **settings)
     found = judge.detect(the_judge, as_tensor([np.asarray(image) for image in output.images]))
     accuracy = np.mean([judge.states_hold(s.prompt, f) for s, f in zip(scenes, found, strict=True)])
     assert accuracy >= published - 3 * math.sqrt(published * (1 - published) * (1 / len(scenes) + 1 / table["images"]))
