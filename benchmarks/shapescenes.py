@@ -51,8 +51,8 @@ SEEDS = 3
 ABLATION_PROMPTS = 100  # with one seed
 TIMED_PROMPTS, TIMED_ROUNDS = 12, 3
 # The best of each kind on other prompts, see RESULTS.md.
-REGION_BEST = WeightSchedule(RegionWeights(1.0, 0.5), until=0.3)
-SCHEDULE_BEST = WeightSchedule(RegionWeights(1.0, 1.0), until=0.6, shape="cosine")
+REGION_BEST = WeightSchedule(RegionWeights(1.0, 0.5), until=0.6)
+SCHEDULE_BEST = WeightSchedule(RegionWeights(1.0, 1.0), until=0.3)
 
 
 @dataclass(frozen=True)
