@@ -19,7 +19,7 @@ from realcompo_core.attention.source import NetworkPass, Stage
 from realcompo_core.errors import RealCompoError
 
 from .chunks import by_uuid, whole_picture
-from .controls import detached
+from .controls import chain, detached
 from .inference_tensors import UsableTensors, usable_weights
 from .joined_passes import JoinedPasses, calculate
 from .memory import within_memory
@@ -129,9 +129,12 @@ class HostBranch:
         return comfy.model_patcher.set_model_options_post_cfg_function(options, keep, disable_cfg1_optimization=True)
 
     def _networks(self) -> list[nn.Module]:
-        """The UNet, and the GLIGEN and ControlNet models that the host has loaded for this branch."""
-        loaded = [patcher.model for patcher in self._guider.loaded_models]
-        return [self.network, *(m for m in loaded if isinstance(m, nn.Module) and not isinstance(m, BaseModel))]
+        """The UNet, and the GLIGEN and ControlNet models of this branch."""
+        models = [patcher.model for patcher in self._guider.loaded_models]
+        for entry in self._guider.conds["positive"]:  # a control LoRA's is none that the host has loaded
+            models += [getattr(control, "control_model", None) for control in chain(entry.get("control"))]
+        others = [model for model in models if isinstance(model, nn.Module) and not isinstance(model, BaseModel)]
+        return list(dict.fromkeys([self.network, *others]))
 
     def _read(self, x: Tensor, sigma: float, stage: Stage, objective: Objective) -> tuple[Tensor, Gradient]:
         """The conditional prediction at x (x itself on a look-ahead), and the gradient of the loss on its maps."""

@@ -11,9 +11,12 @@ from realcompo_core.errors import BranchMismatchError, RealCompoError
 from realcompo_core.guidance.branch import branch_names
 
 from .branch_input import BranchInput
+from .controls import chain
 from .unet_attention import UNetAttention
 
 SCHEDULE_TOLERANCE = 0.01  # relative; rescaled schedules of one family differ by less
+FAMILIES = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL's refiner", 2048: "SDXL"}  # by the width of the text they read
+TEXT_KEYS = ("attn2.to_k.weight", "attn2.to_k.down")  # of a network, and of a control LoRA's weights
 
 
 def readable_source(model: Any) -> UNetAttention:
@@ -68,14 +71,14 @@ def _check_conditioning(branch: BranchInput, name: str) -> None:
                     f"{name}: {_family(branch.model)} reads text of width {wanted}, and its {sign} conditioning has "
                     f"width {tensor.shape[-1]}: encode it with the CLIP of the same checkpoint"
                 )
-            for part, width in (
-                ("GLIGEN", _gligen_width(options.get("gligen"))),
-                ("ControlNet", _control_width(options.get("control"))),
-            ):
+            parts = [("GLIGEN", _gligen_width(options.get("gligen")))]
+            parts += [("ControlNet", _control_width(control)) for control in chain(options.get("control"))]
+            for part, width in parts:
                 if wanted and width and width != wanted:
+                    of = FAMILIES.get(width, "another family")
                     raise BranchMismatchError(
-                        f"{name}: {_family(branch.model)} reads text of width {wanted}, and the {part} on its {sign} "
-                        f"conditioning is for width {width}: load the {part} file of the model's family"
+                        f"{name}: {_family(branch.model)} reads text of width {wanted}, and a {part} on its {sign} "
+                        f"conditioning is for {of}, width {width}: load the {part} file of the model's family"
                     )
 
 
@@ -89,14 +92,12 @@ def _text_width(model: Any) -> int | None:
 
 
 def _gligen_width(gligen: tuple | None) -> int | None:
-    return gligen[1].model.key_dim if gligen else None
+    """None also for what other packs put in its place."""
+    return getattr(gligen[1].model, "key_dim", None) if gligen else None
 
 
 def _control_width(control: Any) -> int | None:
-    """The width of the text that a ControlNet's cross-attention reads; None where it has none."""
+    """The width of the text that a ControlNet's cross-attention reads; None where it has none (T2I adapters)."""
     network = getattr(control, "control_model", None)
-    if network is None:
-        return None
-    keys = (p for n, p in network.named_parameters() if n.endswith("attn2.to_k.weight"))
-    weight = next(keys, None)
-    return None if weight is None else weight.shape[1]
+    weights = getattr(control, "control_weights", {}) if network is None else dict(network.named_parameters())
+    return next((weight.shape[1] for name, weight in weights.items() if name.endswith(TEXT_KEYS)), None)

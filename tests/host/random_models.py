@@ -19,7 +19,6 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
-import comfy.gligen  # noqa: E402
 import comfy.ops  # noqa: E402
 import comfy.sd1_clip  # noqa: E402
 import comfy.supported_models  # noqa: E402
@@ -27,8 +26,8 @@ import comfy.utils  # noqa: E402
 import torch  # noqa: E402
 from comfy.cldm.cldm import ControlNet  # noqa: E402
 from comfy.ldm.models.autoencoder import AutoencoderKL  # noqa: E402
-from comfy.ldm.modules.attention import BasicTransformerBlock  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
+from random_weights import gated_layers, prefixed, randomise  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 SD15 = {
@@ -67,48 +66,14 @@ AUTOENCODER = {
     "attn_resolutions": [],
     "dropout": 0.0,
 }
-OPEN_GATE = 0.5  # of GLIGEN's gated layers; their files are trained from 0, where boxes have no effect
 RANK = 4
 TEXT = "cond_stage_model.transformer."
-
-
-def randomise(shapes: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """Values for a state dict's shapes: layers keep the size of signals; norms are near 1, biases near 0."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, tensor in shapes.items():
-        value = torch.randn(tensor.shape, generator=generator)
-        if tensor.ndim > 1:
-            value *= tensor[0].numel() ** -0.5
-        elif name.endswith((".alpha_attn", ".alpha_dense")):
-            value = value * 0.1 + OPEN_GATE
-        elif name.endswith(".weight"):
-            value = value * 0.1 + 1
-        else:
-            value *= 0.1
-        weights[name] = value.half()
-    return weights
-
-
-def prefixed(prefix: str, state: Mapping) -> dict:
-    return {prefix + name: tensor for name, tensor in state.items()}
 
 
 def save(name: str, weights: dict) -> None:
     path = models / name
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path)
-
-
-def gated_layers(unet: UNetModel, width: int) -> dict:
-    """Shapes of a GLIGEN file for all of the UNet's transformers; `width`: of the text that it reads."""
-    shapes = prefixed("position_net.", comfy.gligen.PositionNet(width, width).state_dict())
-    for name, block in unet.named_modules():
-        if isinstance(block, BasicTransformerBlock):
-            size = block.attn1.to_q.in_features
-            layer = comfy.gligen.GatedSelfAttentionDense(size, width, n_heads=1, d_head=size)
-            shapes |= prefixed(f"{name}.fuser.", layer.state_dict())
-    return shapes
 
 
 def factors(shape: torch.Size, up: str, down: str) -> dict:
