@@ -267,6 +267,36 @@ def test_guider_with_three_branches(host, quickstart):
     assert "Connect the sampled picture to the input image" in host_server.error_of(entry)
 
 
+def test_layout_guidance_alone_and_as_the_spatial_branch(host, quickstart):
+    """Alone, it gives what the one-node sampler gives with all the weight on a spatial branch that has it."""
+    given = sampler(quickstart)
+    given.update(steps=4, sampler_name="euler", scheduler="normal")
+    guidance = {"scale": 3.0, "threshold": 0.1, "iterations": 2, "until": 0.5, "reset": True, "strength": 2.0}
+    quickstart["guidance"] = {"class_type": "RealCompoLayoutGuidance", "inputs": guidance}
+    plain = {key: given[key] for key in ("model", "positive", "negative")}
+    own = plain | {"cfg": given["cfg"], "layout_guidance": ["guidance", 0]}
+    quickstart["branch"] = {"class_type": "RealCompoBranch", "inputs": own}
+    guider = {"branches": ["branch", 0], "layout": given["layout"], "clip": given["clip"]}
+    guider |= {"settings": given["settings"]}
+    quickstart["guider"] = {"class_type": "RealCompoBalancedGuider", "inputs": guider}
+    quickstart["noise"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": given["seed"]}}
+    quickstart["sampler"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}}
+    scheduler = {"model": given["model"], "scheduler": "normal", "steps": 4, "denoise": 1.0}
+    quickstart["sigmas"] = {"class_type": "BasicScheduler", "inputs": scheduler}
+    custom = {name: [name, 0] for name in ("noise", "guider", "sampler", "sigmas")}
+    custom["latent_image"] = given["latent_image"]
+    quickstart["custom"] = {"class_type": "SamplerCustomAdvanced", "inputs": custom}
+    alone, denoised = (latent_of(host, quickstart, ["custom", output]) for output in (0, 1))
+    torch.testing.assert_close(denoised, alone, rtol=0, atol=1e-5)
+
+    key = next(k for k, n in quickstart.items() if n["inputs"] is given)
+    settings(quickstart).update(mode="fixed", spatial_weight=1.0)
+    given.update({f"spatial_{name}": wire for name, wire in plain.items()}, spatial_guidance=["guidance", 0])
+    torch.testing.assert_close(latent_of(host, quickstart, [key, 0]), alone, rtol=0, atol=1e-4)
+    del given["spatial_guidance"]
+    assert (latent_of(host, quickstart, [key, 0]) - alone).abs().max() > 0.1
+
+
 def test_nothing_sampled_is_reported_as_that(host, quickstart):
     """denoise 0: the latent stays as it is, and the report says why it is empty."""
     sampler(quickstart).update(denoise=0.0)

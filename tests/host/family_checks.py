@@ -282,7 +282,7 @@ def check_half_precision():
     """Networks that compute in fp16 and bf16: gradients come through, and nothing is NaN."""
     for name, dtype in (("SDXL", torch.float16), ("SD15", torch.bfloat16)):
         with torch.inference_mode():
-            models = load_model(name, 1, dtype), load_model(name, 2, dtype)
+            models = (load_model(name, 1, dtype),) * 2
             spatial = controlled(name, load_control(CONFIGS[name], 3, dtype))
         _, trace = balanced(name, spatial, guidance=GUIDANCE, models=models, t1=1.0)
         assert trace.read_steps and trace.steps[0].moves[0, 1] > 0
