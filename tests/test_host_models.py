@@ -18,6 +18,8 @@ FILES = {
     "realistic_sd15.safetensors": "realistic.safetensors",
     "v1-5-pruned-emaonly-fp16.safetensors": "spatial.safetensors",
     "gligen_sd14_textbox_pruned.safetensors": "sd15.safetensors",
+    "TokenCompose_SD14_A.safetensors": "diffusers.safetensors",
+    "control_v11p_sd15_seg_fp16.safetensors": "sd15.safetensors",
 }
 SECONDS = 1500  # for the files, and for a prompt: one step takes minutes on a slow CPU
 COMPLAINTS = ("missing", "unexpected", "not loaded")  # what loaders log of a file's weights
@@ -37,7 +39,7 @@ def models(patient, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     host_server.run_checks(HOSTS[0], "random_models.py", folder)
     yield folder
-    shutil.rmtree(folder)  # 5.6 GB, and pytest keeps its folders
+    shutil.rmtree(folder)  # 7.4 GB, and pytest keeps its folders
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=[host.name for host in HOSTS])
@@ -115,7 +117,7 @@ def no_complaints(host):
     assert not complaints
 
 
-@pytest.mark.parametrize("name", ["realcompo_v1", "stylised_checkpoint"])
+@pytest.mark.parametrize("name", ["realcompo_v1", "stylised_checkpoint", "realcompo_v4", "segmentation"])
 def test_template_gives_a_picture_and_a_report(host, name):
     with no_complaints(host):
         outputs = host.run(template(name, side=256, steps=3))

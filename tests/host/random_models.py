@@ -122,9 +122,12 @@ with torch.device("meta"):
     other_unet = UNetModel(**SD20_SHALLOW, out_channels=4, transformer_depth_output=[1] * 4, operations=operations)
     other_control = ControlNet(**SD20_SHALLOW, hint_channels=3, operations=operations).state_dict()
     other_gligen = gated_layers(other_unet, width=1024)
+    names = sorted(comfy.utils.unet_to_diffusers({**SD15, **DECODER}).items())
+    shapes = unet.state_dict()
+    diffusers_unet = {name: shapes[own] for name, own in names if own in shapes}
     layers = {
         name.removesuffix(".weight"): unet.get_parameter(own).shape
-        for name, own in sorted(comfy.utils.unet_to_diffusers({**SD15, **DECODER}).items())
+        for name, own in names
         if ".attentions." in name and name.endswith(".weight") and unet.get_parameter(own).ndim > 1
     }
     texts = {
@@ -139,5 +142,6 @@ save("gligen/sd15.safetensors", randomise(gligen, seed=3))
 save("gligen/sd20.safetensors", randomise(other_gligen, seed=4))
 save("controlnet/sd15.safetensors", randomise(control, seed=5))
 save("controlnet/sd20.safetensors", randomise(other_control, seed=6))
+save("diffusion_models/diffusers.safetensors", randomise(diffusers_unet, seed=9))
 save("loras/kohya.safetensors", kohya_lora(layers, texts, seed=7))
 save("loras/diffusers.safetensors", diffusers_lora(layers, texts, seed=8))
