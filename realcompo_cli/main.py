@@ -435,8 +435,9 @@ def sweep(
             from realcompo_core.sweep.plan import resolve
 
             from . import sweep as sweeping
+            from .systems import Models, load_system
 
-            models = sweeping.Models(
+            models = Models(
                 fidelity=fidelity,
                 spatial=spatial,
                 unet=fidelity_unet,
@@ -469,7 +470,7 @@ def sweep(
                 (pipeline, controls), known = load_demo(system), sweeping.bundled_models(system)
                 measure = sweeping.HeldOutScenes(prompts) if prompts > 1 else sweeping.JudgedPicture()
             else:
-                pipeline, controls = sweeping.load_system(models)
+                pipeline, controls = load_system(models)
                 known, measure = sweeping.named_models(models), sweeping.AttentionAndDifference()
             sweeping.check_layers(pipeline, settings)
             subject = sweeping.Subject(prompt, found, pipeline, controls, known)

@@ -135,8 +135,12 @@ def load_system(models: Models) -> tuple[RealCompoPipeline, list[Control]]:
 def with_unet(pipeline: DiffusionPipeline, folder: Path, dtype: str, device: str) -> DiffusionPipeline:
     """The pipeline with the UNet of a diffusers folder, such as TokenCompose's. Raises ModelFileError."""
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=DTYPES[dtype], local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
+        unet, found = UNet2DConditionModel.from_pretrained(
+            folder, torch_dtype=DTYPES[dtype], local_files_only=True, output_loading_info=True
+        )
+        if found["missing_keys"]:
+            raise ValueError(f"it has no {found['missing_keys'][0]}")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelFileError(
             f"cannot load the UNet {folder}: {error}. Expected a diffusers UNet folder, with config.json and weights"
         ) from error

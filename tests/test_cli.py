@@ -412,7 +412,7 @@ def test_sweep_forgets_cells_of_models_that_changed(tmp_path, folder, samplings)
         (("--x", "width=64"), "'width' is no setting that can be swept"),
         (("--x", "t0=0", "--set", "rate=1", "--set", "rate=2"), "--set has rate twice"),
         (("--x", "layers=2,7"), "layers=7 matches none"),
-        (("--x", "t0=0", "--dtype", "fp16"), "--dtype fp16 has no meaning with the bundled models"),
+        (("--x", "t0=0", "--dtype", "fp16"), "--dtype has no meaning with the bundled models"),
         (("--x", "t0=0", "--fidelity", "."), "no spatial branch: name a model"),
         (("--x", "t0=0", "--fidelity", ".", "--spatial", ".", "--prompts", 9), "no judge can tell"),
     ],

@@ -101,7 +101,7 @@ def test_another_fidelity_model(models, options):
         (("--controlnet", "@controlnet", "--control", "nothing.png"), "nothing.png: cannot be read as a picture"),
         (("--controlnet", "@controlnet", "--control", "segmentation"), "'a red circle' is none of the palette's"),
         (("--controlnet", "@unet", "--control", "openpose"), "cannot load the ControlNet"),
-        (("--phrases", 1, "--fidelity-unet", "@controlnet"), "controlnet"),
+        (("--phrases", 1, "--fidelity-unet", "@controlnet"), "cannot load the UNet"),
         (("--phrases", 1, "--lora", "@layout.json"), "cannot put the LoRA"),
     ],
 )
