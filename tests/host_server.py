@@ -16,6 +16,7 @@ from pathlib import Path
 PACK = Path(__file__).parents[1]
 START_SECONDS = 180
 PROMPT_SECONDS = 300
+CHECKS_SECONDS = 900
 TRIFLE = {
     "image": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
     "shown": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}},
@@ -45,7 +46,7 @@ def python_of(host: Path) -> str:
 def run_checks(host: Path, script: str, *arguments: Path) -> None:
     """Runs `tests/host/<script>` by the host's Python in the host's folder; it must succeed."""
     command = [python_of(host), Path(__file__).parent / "host" / script, *arguments]
-    result = subprocess.run(command, cwd=host, capture_output=True, text=True, timeout=PROMPT_SECONDS)
+    result = subprocess.run(command, cwd=host, capture_output=True, text=True, timeout=CHECKS_SECONDS)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-3000:]}"
 
 
