@@ -33,7 +33,7 @@ import torch
 from rich.progress import track
 
 from benchmarks.measuring import seconds
-from realcompo_core.diffusers import RealCompoPipeline
+from realcompo_core.diffusers import Control, RealCompoPipeline
 from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.weight_schedule import WeightSchedule
@@ -42,7 +42,7 @@ from realcompo_core.providers import get_provider
 from shapescenes import DEFAULTS
 from shapescenes.judge import Judge, frechet_distance, load_judge
 from shapescenes.measuring import Judged, judge_pictures, measures, real_features
-from shapescenes.systems import SYSTEMS, System, system
+from shapescenes.systems import SYSTEMS, System, segmentation, system
 from shapescenes.world import Scene, held_out_scenes
 
 RESULTS = Path(__file__).parent / "results"
@@ -105,6 +105,15 @@ def rows() -> list[Row]:
         Row("one_pass_ablation", best, ablation=True),
         Row("mix_0.5_until_0.6", fixed_until(0.5, 0.6), ablation=True),
         Row("mix_1.0_until_0.3", fixed_until(1.0, 0.3), ablation=True),
+        Row("segmentation_ablation", best, "masks", system="segmentation", ablation=True),
+        Row(
+            "segmentation_detached",  # the gradient does not flow through the ControlNet
+            best,
+            "masks",
+            {"controls": [Control(segmentation, detached=True)]},
+            system="segmentation",
+            ablation=True,
+        ),
         Row("no_update", replace(best, update_until=0.0), ablation=True),
         Row("no_update_random", replace(best, initial="random", update_until=0.0), ablation=True),
         Row("zero_initial", replace(best, initial="zero"), ablation=True),
