@@ -165,6 +165,9 @@ def test_readmes_headless_command_draws(host, comfy, workflow, tmp_path):
     assert len(saved) == api["models"]["inputs"]["batch_size"]
     pictures = np.concatenate([np.asarray(Image.open(host.file(image)).convert("RGB"), dtype=int) for image in saved])
     red, _, blue = pictures.transpose(2, 0, 1)
+    if "RealCompoSweep" in shipped:  # a grid of pictures of other things
+        assert (red - blue).max() > 100 and pictures.shape[1] > 3 * 128
+        return
     relation = "to the left of" in api["prompt"]["inputs"]["value"]
     left, right = (slice(64), slice(64, None)) if relation else [slice(128)] * 2  # beyond there may be maps
     assert (red - blue)[:, left].max() > 100 and (blue - red)[:, right].max() > 60
