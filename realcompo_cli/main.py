@@ -303,6 +303,7 @@ def generate(
 
     realcompo generate "two dancers" --layout poses.json --fidelity sdxl --controlnet openpose --control openpose
     """
+    options = locals()
     given = {"mode": mode, "spatial_weight": spatial_weight, "spatial_weight_outside": spatial_weight_outside}
     given |= {"schedule": schedule, "t0": t0, "t1": t1}
     width, height = size_of(size)
@@ -310,24 +311,7 @@ def generate(
         with out.status("Loading the models"):
             from .systems import Models, load_system
 
-            models = Models(
-                fidelity=fidelity,
-                spatial=spatial,
-                unet=fidelity_unet,
-                lora=lora,
-                controlnets=controlnet or (),
-                controls=control or (),
-                control_strength=control_strength,
-                control_start=control_start,
-                control_end=control_end,
-                detach_control=detach_control,
-                classes=classes,
-                layout_guidance=layout_guidance,
-                phrase_strength=phrases,
-                config=config,
-                dtype=dtype,
-                device=device,
-            )
+            models = Models.of(options)
             models.check()
 
             from realcompo_core.guidance.settings import BalanceSettings
@@ -429,6 +413,7 @@ def sweep(
 
     Example: realcompo sweep "a red circle to the left of a blue square" --x t0=0,0.2,0.4 --y beta=0.3,0.6,1
     """
+    options = locals()
     bundled = fidelity is None
     with kept_files(output) as files:
         with out.status("Loading the models"):
@@ -437,24 +422,7 @@ def sweep(
             from . import sweep as sweeping
             from .systems import Models, load_system
 
-            models = Models(
-                fidelity=fidelity,
-                spatial=spatial,
-                unet=fidelity_unet,
-                lora=lora,
-                controlnets=controlnet or (),
-                controls=control or (),
-                control_strength=control_strength,
-                control_start=control_start,
-                control_end=control_end,
-                detach_control=detach_control,
-                classes=classes,
-                layout_guidance=layout_guidance,
-                phrase_strength=phrases,
-                config=config,
-                dtype=dtype,
-                device=device,
-            )
+            models = Models.of(options)
             sweeping.check_options(models, system, prompts)
             plan = sweeping.parse_plan(x, y, bundled)
             given = sweeping.parse_given(set_ or [], bundled)

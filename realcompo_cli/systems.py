@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from diffusers import ControlNetModel, DiffusionPipeline, UNet2DConditionModel
 from PIL import Image, UnidentifiedImageError
@@ -56,6 +57,13 @@ class Models:
     config: Path | None = None
     dtype: str | None = None
     device: str | None = None
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Models:
+        """From a command's parameters, which are called like its options."""
+        names = {field.name: OTHER_NAMES.get(field.name, field.name).replace("-", "_") for field in fields(cls)}
+        values = {name: parameters[parameter] for name, parameter in names.items()}
+        return cls(**values | {name: values[name] or () for name in ("controlnets", "controls")})
 
     def given(self) -> list[str]:
         """The options that are not as they are by default, but for --fidelity."""

@@ -254,6 +254,7 @@ def test_a_union_controlnet_is_refused_by_name(tiny_pipelines):
         ([Control(picture(0))] * 2, "2 controls for 1 ControlNets"),
         (Control([picture(0)] * 3), "3 control pictures for 1 prompts"),
         (Control(picture(0, 128, 64)), "128x64 pixels, and 128x128 are sampled"),
+        (Control(picture(0), start=0.51, end=0.52), "from 0.51 to 0.52, and none of the 4 steps begins there"),
     ],
 )
 def test_controls_that_do_not_fit_are_named(tiny_pipelines, controls, message):
@@ -265,3 +266,11 @@ def test_controls_that_do_not_fit_are_named(tiny_pipelines, controls, message):
 def test_a_control_without_any_step_is_refused():
     with pytest.raises(RealCompoError, match="from 0.5 to 0.5"):
         Control(picture(0), start=0.5, end=0.5)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_a_strength_below_zero_is_refused(tiny_pipelines, value):
+    with pytest.raises(RealCompoError, match=f"strength is {value}"):
+        Control(picture(0), strength=value)
+    with pytest.raises(RealCompoError, match=f"phrase_strength is {value}"):
+        Guided(tiny_pipelines.fidelity, phrase_strength=value)

@@ -52,7 +52,9 @@ class UNetBranch:
         self._arguments |= {key: phrase.arguments for key, phrase in self._phrases.items()}
         self._conditioners, self._objective = list(conditioners), objective
         self._source = UNetAttention(unet) if objective else None
-        self._networks = [unet, *(network for conditioner in self._conditioners for network in conditioner.networks)]
+        networks = [unet, *(network for conditioner in self._conditioners for network in conditioner.networks)]
+        self._networks = networks
+        self._blocks = [m for network in networks for m in network.modules() if isinstance(m, BasicTransformerBlock)]
 
     def moved(self, x: Tensor, sigma: float) -> Tensor:
         return x
@@ -115,7 +117,7 @@ class UNetBranch:
         try:
             with (
                 self._source.emitting(reader.read, running, objective.layers),
-                swapped_forwards(_cheap_to_repeat(self._networks)),
+                swapped_forwards(_cheap_to_repeat(self._blocks)),
                 reader,
             ):
                 yield reader
@@ -124,15 +126,13 @@ class UNetBranch:
                 parameter.requires_grad_(True)
 
 
-def _cheap_to_repeat(networks: Sequence[nn.Module]) -> dict[nn.Module, Callable]:
+def _cheap_to_repeat(blocks: Sequence[nn.Module]) -> dict[nn.Module, Callable]:
     """Forwards with gradient checkpointing: feed-forward layers with their norms, and gated layers.
 
     They hold most of the activations and take little of the time.
     """
     forwards = {}
-    for block in (module for network in networks for module in network.modules()):
-        if not isinstance(block, BasicTransformerBlock):
-            continue
+    for block in blocks:
         if block.norm_type == "layer_norm" and block.norm3 is not None:
             forwards[block.norm3] = _identity
             forwards[block.ff] = checkpointed(_chained(block.norm3.forward, block.ff.forward))

@@ -40,6 +40,13 @@ class ControlNets:
             check_control(network, pipeline.unet)
         self._controls, self._beta = list(controls), request.beta
         self._schedule = Schedule(request.sigmas)
+        steps = self._schedule.steps
+        for control in controls:
+            if not any(control.start <= i / steps < control.end for i in range(steps)):
+                raise RealCompoError(
+                    f"a ControlNet acts from {control.start:g} to {control.end:g}, and none of the {steps} steps "
+                    "begins there: widen it, or take more steps"
+                )
         self._pictures = [
             _prepared(control, pipeline, request).to(network.device, network.dtype)
             for control, network in zip(controls, self.networks, strict=True)

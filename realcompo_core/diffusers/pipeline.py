@@ -67,6 +67,10 @@ class Guided:
     layout_guidance: LayoutGuidance | None = None
     phrase_strength: float = 0.0
 
+    def __post_init__(self):
+        if not 0 <= self.phrase_strength < float("inf"):
+            raise RealCompoError(f"phrase_strength is {self.phrase_strength}: it is a number from 0 up")
+
 
 class RealCompoPipeline:
     """A fidelity pipeline and one or more spatial ones, balanced. The UNets stay theirs: nothing is copied.
@@ -257,7 +261,7 @@ def regional_phrases(
     pipeline: DiffusionPipeline, request: Request, chunks: int, strength: float
 ) -> list[RegionalPhrase]:
     """A prompt for the n-th object of each layout; where a layout has fewer, the whole prompt without weight."""
-    if strength <= 0:
+    if strength == 0:
         return []
     size = tuple(side // pipeline.vae_scale_factor for side in request.size)
     found = []

@@ -38,6 +38,8 @@ class Control:
                 f"a ControlNet acts from {self.start:g} to {self.end:g}: start and end are shares of the steps, "
                 "0 <= start < end <= 1"
             )
+        if not 0 <= self.strength < float("inf"):
+            raise RealCompoError(f"a ControlNet's strength is {self.strength}: it is a number from 0 up")
 
 
 @dataclass(frozen=True)
