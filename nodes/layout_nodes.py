@@ -180,13 +180,16 @@ class LLMLayout(io.ComfyNode):
         else:
             show_on_node(reply)  # before it is parsed, so that it can be seen if that fails
             layout, shown = parse_reply(reply, prompt, size), reply
+        for warning in layout.warnings:
+            logging.warning("RealCompo: LLM Layout: %s", warning)
+        text = "\n".join([*(f"Note: {warning}" for warning in layout.warnings), shown])
         picture = picture_of(layout, width, height)
         return io.NodeOutput(
             layout,
             to_bounding_boxes(layout, width, height),
             json.dumps(to_elements(layout), ensure_ascii=False),
             picture,
-            ui={**ui.PreviewImage(picture).as_dict(), **ui.PreviewText(shown).as_dict()},
+            ui={**ui.PreviewImage(picture).as_dict(), **ui.PreviewText(text).as_dict()},
         )
 
 

@@ -731,8 +731,8 @@ def propose(provider: LayoutProvider, prompt: str, size: tuple[int, int]) -> Lay
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         layout = provider.propose(prompt, size)
-    for warning in caught:
-        err.print(Text(f"note: {warning.message}", "yellow"))
+    for note in [*layout.warnings, *(str(warning.message) for warning in caught)]:
+        err.print(Text(f"note: {note}", "yellow"))
     return layout
 
 

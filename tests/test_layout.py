@@ -94,7 +94,8 @@ def layouts(draw):
     phrase = st.text(min_size=1).filter(str.strip)
     region = st.sampled_from(("shape", "box"))
     objects = draw(st.lists(st.builds(LayoutObject, phrase, boxes, mask, keypoints, region), max_size=4))
-    return Layout(tuple(objects), draw(st.text()), draw(st.text()), draw(st.text()))
+    warnings = draw(st.lists(st.text(), max_size=2).map(tuple))
+    return Layout(tuple(objects), draw(st.text()), draw(st.text()), draw(st.text()), warnings)
 
 
 @given(layouts())
@@ -137,6 +138,7 @@ def edited(path: tuple, value) -> dict:
         (("objects",), ..., "layout.objects is missing"),
         (("objects",), {}, "layout.objects: {}"),
         (("prompt",), None, "layout.prompt: None"),
+        (("warnings",), ["fine", 5], r"layout.warnings\[1\]: 5"),
         (("negativ",), "dogs", "unknown field 'negativ'"),
         (("objects", 1), "a cat", r"layout.objects\[1\]: 'a cat'"),
         (("objects", 1, "phrase"), 5, r"objects\[1\].phrase: 5"),

@@ -50,12 +50,16 @@ class LayoutObject:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Objects, a phrase for the background, a phrase for what must be absent, and the prompt that the layout is for."""
+    """Objects, a phrase for the background, a phrase for what must be absent, and the prompt that the layout is for.
+
+    `warnings` say, a sentence each, what whoever made the layout assumed or left out.
+    """
 
     objects: tuple[LayoutObject, ...] = ()
     background: str = ""
     negative: str = ""
     prompt: str = ""
+    warnings: tuple[str, ...] = ()
 
     def validate(self, prompt: str | None = None) -> Layout:
         """Returns the layout itself. Raises the `LayoutError` that says what is wrong with it.
@@ -78,13 +82,14 @@ class Layout:
     def to_dict(self) -> dict:
         """The layout as JSON data that `layout.schema.json` describes. Masks become binary (> 0.5)."""
         self.validate()
-        return {
+        data = {
             "version": VERSION,
             "prompt": self.prompt,
             "background": self.background,
             "negative": self.negative,
             "objects": [_object_to_dict(item) for item in self.objects],
         }
+        return data | ({"warnings": list(self.warnings)} if self.warnings else {})
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), ensure_ascii=False)
@@ -92,15 +97,18 @@ class Layout:
     @classmethod
     def from_dict(cls, data: dict) -> Layout:
         """The layout that `to_dict` wrote, validated. Raises `LayoutFormatError`, which names the field at fault."""
-        _check_fields(data, "layout", required=("version", "objects"), optional=("prompt", "background", "negative"))
+        optional = ("prompt", "background", "negative", "warnings")
+        _check_fields(data, "layout", required=("version", "objects"), optional=optional)
         if type(data["version"]) is not int or data["version"] != VERSION:
             raise LayoutFormatError(f"layout.version: {short(data['version'])}, this release reads version {VERSION}")
         objects = _typed(data["objects"], list, "layout.objects")
+        warnings = _typed(data.get("warnings", []), list, "layout.warnings")
         return cls(
             objects=tuple(_object_from_dict(item, f"layout.objects[{i}]") for i, item in enumerate(objects)),
             background=_typed(data.get("background", ""), str, "layout.background"),
             negative=_typed(data.get("negative", ""), str, "layout.negative"),
             prompt=_typed(data.get("prompt", ""), str, "layout.prompt"),
+            warnings=tuple(_typed(warning, str, f"layout.warnings[{i}]") for i, warning in enumerate(warnings)),
         ).validate()
 
     @classmethod
