@@ -18,7 +18,7 @@ NAN = float("nan")
 
 def same(a: Layout, b: Layout) -> bool:
     """Equality to the last bit, masks included."""
-    return (a.prompt, a.background, a.negative) == (b.prompt, b.background, b.negative) and all(
+    return (a.prompt, a.background, a.negative, a.warnings) == (b.prompt, b.background, b.negative, b.warnings) and all(
         (x.phrase, x.box, x.keypoints, x.region) == (y.phrase, y.box, y.keypoints, y.region)
         and (x.mask is None) == (y.mask is None)
         and np.array_equal(x.mask, y.mask)
