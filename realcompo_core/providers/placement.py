@@ -27,6 +27,7 @@ GAP = 0.25  # between objects
 WIDE_GAP = 0.35  # between objects in a stated direction
 NARROW_GAP = 0.1  # between objects that stand together
 TOUCH = 0.08  # how far an object sinks into what it stands on
+SEEN = 0.35  # least share of what is behind something that shows above it
 OVERLAP = 0.3  # least common extent of objects side by side
 
 SIZES = np.geomspace(0.5, 0.01, 64)  # of objects
@@ -36,22 +37,41 @@ CENTRED, ALIGNED, RELAXED = LEVELS = (0, 1, 2)  # how neat: middles on one line,
 SHAPES = ("square", "row", "column")  # of the objects of a group
 MAX_TRIALS = 100  # alternatives tried for one object size
 
-MEETING = {"on", "inside", "in_front_of"}  # relations whose boxes overlap
+WORN = {
+    "on_head": (0.05, 0.05),
+    "on_face": (0.1, 0.4),
+    "at_neck": (0.5, 0.9),
+    "on_feet": (0.05, 0.05),
+    "worn": (0.2, 2.0),
+}
+"""How far below the wearer's top it begins, from and to, in units of the object size; on the feet, above the bottom."""
+MEETING = {"on", "inside", "in_front_of", "held", *WORN}  # relations whose boxes overlap
 HALVES = {"at_left": (0, False), "at_right": (0, True), "at_top": (1, False), "at_bottom": (1, True)}
 
 Constraint = tuple[int, int, int, float]  # axis, i, j, limit: edge j - edge i <= limit
 Alternative = list[Constraint]
 
 
-def place(scene: SceneGraph, aspect: float) -> list[tuple[str, Box]]:
-    """Phrase and box of every object, in the order of the groups; `aspect` is the picture's width / height.
+def place(scene: SceneGraph, aspect: float) -> tuple[list[tuple[str, Box]], list[str]]:
+    """Phrase and box of every object, in the order of the groups, and the texts of relations that were left out.
 
-    Objects are square in pixels unless they hold others. Raises LayoutError, which names the relations, if some exclude
-    each other, and LayoutError if the objects find no room.
+    `aspect` is the picture's width / height. Objects are square in pixels unless they hold others. Of relations that
+    exclude each other the last one is left out. Raises LayoutError if the objects find no room.
     """
-    if not scene.groups:
+    left_out: list[str] = []
+    stated = list(scene.relations)
+    while (boxes := _place(scene.groups, stated, aspect)) is None:
+        excluded = _conflict(scene.groups, stated, aspect)[-1]
+        left_out.append(excluded.text)
+        stated = [relation for relation in stated if relation is not excluded]
+    return boxes, list(dict.fromkeys(left_out))
+
+
+def _place(stated_groups: list[Group], stated: list[GroupRelation], aspect: float) -> list[tuple[str, Box]] | None:
+    """Phrase and box of every object, None if relations exclude each other."""
+    if not stated_groups:
         return []
-    groups, relations = _with_individuals(scene)
+    groups, relations = _with_individuals(stated_groups, stated)
     blocks = _blocks(groups, relations)
     canvas = (max(aspect, 1.0), max(1 / aspect, 1.0))
     arrangements = dict.fromkeys(tuple(_columns(block, shape) for block in _unique(blocks)) for shape in SHAPES)
@@ -78,10 +98,7 @@ def place(scene: SceneGraph, aspect: float) -> list[tuple[str, Box]]:
     neat = centred if centred[0] >= NEATNESS * aligned[0] else aligned
     if neat[0] >= DECENT:
         return neat[1]
-    boxes = max(neat, largest(RELAXED), key=lambda result: result[0])[1]
-    if not boxes:
-        raise _impossible(blocks, canvas, relations)
-    return boxes
+    return max(neat, largest(RELAXED), key=lambda result: result[0])[1] or None
 
 
 @dataclass(eq=False)
@@ -193,10 +210,19 @@ class _Geometry:
             return [[(1, b_top, a_bottom, depth), (1, a_bottom, b_top, -depth), *self.within(0, a, b, 0.0)]]
         if name == "inside":
             return [self.within(0, a, b, GAP / 2) + self.within(1, a, b, GAP / 2)]
+        if name in WORN:
+            return [self.within(0, a, b, 0.0) + self._at_height(name, a, b)]
+        if name == "held":  # it reaches over an edge
+            overlap = OVERLAP * self.size * min(block_scale for block_scale in (self.cells[a.index] / self.size, 1.0))
+            (a_low, a_high), (b_low, b_high) = _edges(a), _edges(b)
+            right = [(0, b_high, a_low, -overlap), (0, a_high, b_high, 0.0), (0, a_low, b_low, 0.0)]
+            left = [(0, a_high, b_low, -overlap), (0, b_low, a_low, 0.0), (0, b_high, a_high, 0.0)]
+            return [side + self.within(1, a, b, GAP / 2) for side in (right, left)]
         if name == "in_front_of":  # lower in the picture is nearer
             (a_top, a_bottom), (b_top, b_bottom) = _edges(a), _edges(b)
             depth = NARROW_GAP * self.size
-            lower = [(1, a_top, b_top, -depth), (1, a_bottom, b_bottom, -depth), *self.overlap(1, a, b)]
+            seen = max(depth, SEEN * self.extents[b.index][1])
+            lower = [(1, a_top, b_top, -seen), (1, a_bottom, b_bottom, -depth), *self.overlap(1, a, b)]
             centred = lower + self.within(0, a, b, -OVERLAP)
             return [centred] if len(a.objects) > 1 else [centred, lower + self.overlap(0, a, b)]
         return [  # next_to
@@ -204,6 +230,14 @@ class _Geometry:
             for upright in [self.on_level(a, b), self.overlap(1, a, b)][: level + 1]
             for left, right in ((a, b), (b, a))
         ]
+
+    def _at_height(self, name: str, a: _Block, b: _Block) -> Alternative:
+        """Where on `b` the worn `a` is; all of it within."""
+        (a_top, a_bottom), (b_top, b_bottom) = _edges(a), _edges(b)
+        start, end = (value * self.size for value in WORN[name])
+        if name == "on_feet":
+            return [(1, b_bottom, a_bottom, -start), (1, a_bottom, b_bottom, end), (1, a_top, b_top, 0.0)]
+        return [(1, a_top, b_top, -start), (1, b_top, a_top, end), (1, b_bottom, a_bottom, 0.0)]
 
     def _straddles_middle(self, axis: int, block: _Block) -> Alternative:
         low, high = _edges(block)
@@ -391,33 +425,34 @@ def _blocks(groups: list[Group], relations: list[GroupRelation]) -> dict[Group, 
             blocks[relation.groups[1]].hold(least, (True, False))
         elif relation.name == "inside":
             blocks[relation.groups[1]].hold((1.8, 1.8), (True, True))
+        elif relation.name in WORN or relation.name == "held":
+            blocks[relation.groups[1]].hold((1.3, 2.2), (True, True))
     return blocks
 
 
-def _with_individuals(scene: SceneGraph) -> tuple[list[Group], list[GroupRelation]]:
+def _with_individuals(groups: list[Group], stated: list[GroupRelation]) -> tuple[list[Group], list[GroupRelation]]:
     """Groups and relations with the groups split whose objects each have their own place.
 
     Those are what surrounds something, what something is between, and both sides of "two cats in two boxes".
     """
     split = set()
-    for relation in scene.relations:
+    for relation in stated:
         one, *others = relation.groups
         if relation.name == "surrounded_by" or (relation.name == "between" and len(others) == 1):
             split.update(others)
-        elif relation.name == "inside" and others[0].count > 1:
+        elif relation.name in ("inside", "held", *WORN) and others[0].count > 1:
             split.update(relation.groups)
     parts = {
-        group: [replace(group, count=1) for _ in range(group.count)] if group in split else [group]
-        for group in scene.groups
+        group: [replace(group, count=1) for _ in range(group.count)] if group in split else [group] for group in groups
     }
     relations = []
-    for relation in scene.relations:
+    for relation in stated:
         firsts = parts[relation.groups[0]]
         others = [part for group in relation.groups[1:] for part in parts[group]]
         name = relation.name
         if name == "surrounded_by" and len(others) == 1:
             name = "inside"  # "a castle surrounded by a wall"
-        if name in ("inside", "on", "under", "in_front_of"):
+        if name in ("under", *MEETING):
             sides = [(first, others[i % len(others)]) for i, first in enumerate(firsts)]
         elif name == "next_to":
             sides = [(firsts[-1], others[0])]
@@ -428,7 +463,7 @@ def _with_individuals(scene: SceneGraph) -> tuple[list[Group], list[GroupRelatio
         else:
             sides = list(product(firsts, others)) if others else [(first,) for first in firsts]
         relations += [GroupRelation(name, groups, relation.text) for groups in sides]
-    return [part for group in scene.groups for part in parts[group]], relations
+    return [part for group in groups for part in parts[group]], relations
 
 
 def _implied(relations: list[GroupRelation]) -> list[GroupRelation]:
@@ -470,22 +505,21 @@ def _meeting_in_depth(relations: list[GroupRelation]) -> set[tuple[Group, Group]
     }
 
 
-def _impossible(
-    blocks: dict[Group, _Block], canvas: tuple[float, float], relations: list[GroupRelation]
-) -> LayoutError:
-    """The error that says why nothing fits: a smallest set of relations that exclude each other, or lack of room."""
-    columns = tuple(_columns(block, "row") for block in _unique(blocks))
-    geometry = _Geometry(blocks, columns, canvas, SIZES[-1])
+def _conflict(stated_groups: list[Group], stated: list[GroupRelation], aspect: float) -> list[GroupRelation]:
+    """A smallest part of the relations that exclude each other. Raises LayoutError if none do: there is no room."""
+    canvas = (max(aspect, 1.0), max(1 / aspect, 1.0))
 
     def possible(kept: list[GroupRelation]) -> bool:
-        return geometry.solve(kept, RELAXED) is not None
+        groups, relations = _with_individuals(stated_groups, kept)
+        blocks = _blocks(groups, relations)
+        columns = tuple(_columns(block, "row") for block in _unique(blocks))
+        return _Geometry(blocks, columns, canvas, SIZES[-1]).solve(relations, RELAXED) is not None
 
-    if possible(relations):
-        return LayoutError(f"no room for {sum(len(block.objects) for block in geometry.all)} objects: name fewer")
-    conflict = list(relations)
-    for relation in relations:
+    if possible(stated):
+        raise LayoutError(f"no room for {sum(group.count for group in stated_groups)} objects: name fewer")
+    conflict = list(stated)
+    for relation in stated:
         without = [kept for kept in conflict if kept is not relation]
         if not possible(without):
             conflict = without
-    listed = ", ".join(repr(text) for text in dict.fromkeys(relation.text for relation in conflict))
-    return LayoutError(f"relations that exclude each other: {listed}. Drop or reword one of them.")
+    return conflict

@@ -16,13 +16,17 @@ class RulesProvider:
     def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
         """The layout of `prompt` for a picture of `size` = (width, height) pixels.
 
-        A prompt that only says what is absent gives a layout without objects. Raises ProviderError for a prompt without
-        a readable object, TooManyObjectsError for more than 30, LayoutError for relations that exclude each other.
+        A prompt that only says what is absent gives a layout without objects. What cannot be read, and relations that
+        exclude each other, are left out with a warning in `Layout.warnings`. Raises ProviderError for a prompt without
+        a readable object, TooManyObjectsError for more than 30, LayoutError if the objects find no room.
         """
         width, height = size
         if not (width > 0 and height > 0):
             raise ProviderError(f"size {size}: width and height in pixels must be above 0")
         scene = parse(prompt)
-        objects = tuple(LayoutObject(phrase, box) for phrase, box in place(scene, width / height))
-        layout = Layout(objects, ", ".join(scene.background), ", ".join(scene.absent), prompt)
+        boxes, left_out = place(scene, width / height)
+        objects = tuple(LayoutObject(phrase, box) for phrase, box in boxes)
+        excluded = [f"left out, as it excludes what was said before: {text!r}" for text in left_out]
+        warnings = (*scene.warnings, *excluded)
+        layout = Layout(objects, ", ".join(scene.background), ", ".join(scene.absent), prompt, warnings)
         return layout.validate(prompt)
