@@ -66,6 +66,8 @@ OVERHEAD = frozenset("umbrella parasol balloon kite flag torch lantern sign bann
 
 SLACK = 0.03  # in shares of the picture's side: what the eye forgives
 NEAR = 0.25  # the widest gap between things that are next to each other
+THINNEST = 12  # the longest side by the shortest
+EMPTIEST = 0.03  # the area that all objects span together
 SMALLEST = 0.02  # the least side of a box that a model can still fill
 
 
@@ -300,9 +302,10 @@ def wearing(a: Box, b: Box) -> bool:
 
 
 def riding(a: Box, b: Box) -> bool:
-    """`a` sits above what it rides, with its lower part in it."""
+    """`a` sits above what it rides, with its lower part in it, and is neither a dwarf nor a giant there."""
     x, y = middle(a)
-    return y < middle(b)[1] and a[1] < b[1] and b[1] - SLACK <= a[3] <= b[3] + SLACK and b[0] <= x <= b[2]
+    fits = 0.3 <= sides(a)[1] / sides(b)[1] <= 2.5
+    return fits and y < middle(b)[1] and a[1] < b[1] and b[1] - SLACK <= a[3] <= b[3] + SLACK and b[0] <= x <= b[2]
 
 
 def holding(a: Box, b: Box) -> bool:
@@ -377,18 +380,21 @@ MEETING = {"on", "under", "inside", "in_front_of", "behind", "riding", "part_of"
 
 
 def _worn(a: LayoutObject, b: LayoutObject) -> bool:
+    """`wearing`, and what belongs to head, neck or feet is there."""
     if not wearing(a.box, b.box):
         return False
     height = sides(a.box)[1]
     at = (middle(b.box)[1] - a.box[1]) / height
+    small = sides(b.box)[1] <= 0.5 * height
     if _head_in(b, UPPER_WEAR):
-        return at <= 0.35
+        return small and at <= 0.35
     if _head_in(b, NECK_WEAR):
-        return at <= 0.55
+        return small and at <= 0.55
     return at >= 0.55 if _head_in(b, LOWER_WEAR) else True
 
 
 def _held(a: LayoutObject, b: LayoutObject) -> bool:
+    """`holding`, or `holding_up` for what is carried over the head."""
     return (holding_up if _head_in(b, OVERHEAD) else holding)(a.box, b.box)
 
 
@@ -542,7 +548,8 @@ def phrase_problems(prompt: str, layout: Layout) -> list[Problem]:
 
 
 def absurdities(expected: Expected, layout: Layout) -> list[Problem]:
-    """What no person would draw: boxes too small to fill, two of a kind in one place, strangers that hide each other.
+    """What no person would draw: boxes too small or too thin to fill, a nearly empty picture, two objects in one
+    place, strangers that hide each other.
 
     Objects may cover each other if the expectation's relations connect them, directly or through others, and where the
     expectation does not claim to know all objects.
@@ -552,6 +559,10 @@ def absurdities(expected: Expected, layout: Layout) -> list[Problem]:
     for item in layout.objects:
         if min(sides(item.box)) < SMALLEST:
             found.append(Problem("absurd", f"the box of {item.phrase!r} is tiny: {_rounded(item.box)}"))
+        if max(sides(item.box)) > THINNEST * min(sides(item.box)):
+            found.append(Problem("absurd", f"the box of {item.phrase!r} is a line: {_rounded(item.box)}"))
+    if layout.objects and area(hull([item.box for item in layout.objects])) < EMPTIEST:
+        found.append(Problem("absurd", f"the picture is nearly empty: {_listing(layout.objects, boxes=True)}"))
     for a, b in combinations(range(len(layout.objects)), 2):
         one, other = layout.objects[a], layout.objects[b]
         hidden = max(covered(one.box, other.box), covered(other.box, one.box))

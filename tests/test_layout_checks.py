@@ -1,6 +1,7 @@
 """The checker of layouts on layouts made by hand: right ones pass, each kind of wrong one is told."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from benchmarks.layout_checks import (
     Expected,
     counts,
     holds,
+    is_meant,
     noun_words,
     phrase_problems,
     problems,
@@ -60,6 +62,8 @@ WRONG = [
     ("absent", made(*CATS, DOG, CAR, ("birds", (0.4, 0.0, 0.6, 0.2)))),
     ("phrase", made(*CATS, DOG, ("a fast car", CAR[1]))),
     ("phrase", made(*CATS, DOG, CAR, ("a white", (0.4, 0.0, 0.6, 0.2)))),
+    ("absurd", made(*CATS, ("a white dog", (0.05, 0.02, 0.1, 0.9)), CAR)),
+    ("absurd", made(("a white dog", (0.4, 0.4, 0.55, 0.55)))),
     ("absurd", made(CATS[0], CATS[0], DOG, CAR)),
     ("absurd", made(*CATS, ("a white dog", (0.3, 0.3, 0.31, 0.5)), CAR)),
     ("absurd", made(CATS[0], ("a black cat", (0.31, 0.31, 0.42, 0.42)), DOG, CAR)),
@@ -98,6 +102,40 @@ def test_strangers_may_not_hide_each_other_and_friends_may():
     asked = Expected("a car, a dog and more", objects={"car": 1, "dog": 1}, nothing_else=False)
     assert kinds(made(big, small), asked) == []
 
+
+# Layouts drawn by hand
+
+DATA = Path(__file__).parent / "data"
+EVERYDAY = {
+    entry["prompt"]: Expected.from_dict(entry)
+    for entry in json.loads((DATA / "everyday_prompts.json").read_text(encoding="utf-8"))
+}
+BY_HAND = [
+    (EVERYDAY[entry["prompt"]], entry["objects"])
+    for entry in json.loads((DATA / "everyday_layouts.json").read_text(encoding="utf-8"))
+]
+UPRIGHT = {"on", "above", "riding", "wearing", "under", "below"}
+
+
+@pytest.mark.parametrize("expected, objects", BY_HAND, ids=lambda value: getattr(value, "prompt", ""))
+def test_sensible_layouts_of_everyday_prompts_hold(expected, objects):
+    assert problems(expected, made(*objects)) == []
+
+
+@pytest.mark.parametrize("expected, objects", BY_HAND, ids=lambda value: getattr(value, "prompt", ""))
+def test_everyday_layouts_made_worse_are_told(expected, objects):
+    for i, (phrase, _) in enumerate(objects):
+        layout = made(*objects[:i], *objects[i + 1 :])
+        optional = any(is_meant(reference, LayoutObject(phrase, (0, 0, 1, 1))) for reference in expected.may)
+        uncounted = any("+" in str(count) for count in expected.objects.values())
+        assert problems(expected, layout) or optional or uncounted, f"without {phrase!r}"
+    assert "extra" in kinds(made(*objects, ("a walrus", (0, 0, 0.2, 0.2))), expected)
+    if any(set(name.split("|")) <= UPRIGHT for _, name, *_ in expected.relations):
+        upside_down = [(phrase, (x0, 1 - y1, x1, 1 - y0)) for phrase, (x0, y0, x1, y1) in objects]
+        assert "relation" in kinds(made(*upside_down), expected), "upside down"
+
+
+# Relations
 
 A = (0.4, 0.4, 0.6, 0.6)
 PERSON, HORSE = (0.35, 0.1, 0.6, 0.6), (0.2, 0.45, 0.8, 0.95)
