@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import combinations, permutations
+from itertools import combinations, product
 from typing import NamedTuple
 
 from realcompo_core.layout import Box, Layout, LayoutObject
@@ -119,7 +119,7 @@ class Expected:
             raise ValueError(f"unknown fields {sorted(unknown)} for prompt {data.get('prompt')!r}")
         expected = cls(**data)
         names = {name for _, names, *_ in expected.relations for name in names.split("|")}
-        if unknown := names - RELATIONS.keys():
+        if unknown := names - RELATIONS:
             raise ValueError(f"unknown relations {sorted(unknown)} for prompt {expected.prompt!r}")
         return expected
 
@@ -373,9 +373,7 @@ PLACES: dict[str, Callable[[Box], bool]] = {
     "at_bottom": lambda a: middle(a)[1] > 0.52,
     "at_middle": lambda a: abs(middle(a)[0] - 0.5) < 0.2 and abs(middle(a)[1] - 0.5) < 0.25,
 }
-RELATIONS = dict.fromkeys(
-    [*DIRECTIONS, *CONTACTS, *OF_THINGS, *PLACES, "between", "surrounded_by"]
-)  # every name that an expectation may use
+RELATIONS = {*DIRECTIONS, *CONTACTS, *OF_THINGS, *PLACES, "between", "surrounded_by"}
 MEETING = {"on", "under", "inside", "in_front_of", "behind", "riding", "part_of", "wearing", "holding", "surrounded_by"}
 
 
@@ -422,8 +420,7 @@ def _holds(name: str, some: bool, subjects: list[LayoutObject], *others: list[La
     if name in PLACES:
         return (any if some else all)(PLACES[name](item.box) for item in subjects)
     if name == "between":
-        pairs = permutations(others[0], 2) if len(others) == 1 else ((b, c) for b in others[0] for c in others[1])
-        pairs = list(pairs)
+        pairs = list(product(*others) if len(others) == 2 else combinations(others[0], 2))
         return all(any(between(item.box, b.box, c.box) for b, c in pairs) for item in subjects)
     if name == "surrounded_by":
         around = [item.box for group in others for item in group]
@@ -460,11 +457,11 @@ def count_problems(expected: Expected, layout: Layout) -> list[Problem]:
 
 def comparison_problems(expected: Expected, layout: Layout) -> list[Problem]:
     """Of [reference, "more" | "fewer" | "equal", reference]: numbers of objects that compare otherwise."""
-    holds = {"more": int.__gt__, "fewer": int.__lt__, "equal": int.__eq__}
+    compares = {"more": int.__gt__, "fewer": int.__lt__, "equal": int.__eq__}
     found = []
     for one, how, other in expected.comparisons:
         a, b = len(meant(one, layout)), len(meant(other, layout))
-        if not holds[how](a, b):
+        if not compares[how](a, b):
             found.append(Problem("comparison", f"{how} {one!r} than {other!r} expected, got {a} and {b}"))
     return found
 

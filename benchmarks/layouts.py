@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--provider", default="rules", help="as in `realcompo providers`; a language model's is slow")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N prompts of each file")
+    parser.add_argument("--styles", action="store_true", help="a row for each style of a file's prompts as well")
     parser.add_argument("--failures", type=int, default=0, metavar="N", help="print N failing prompts a file, and why")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw all layouts: FILE_1.png and so on")
     parser.add_argument("--output", type=Path, metavar="RESULTS.json", help="save all layouts and problems")
@@ -216,6 +217,9 @@ def main() -> None:
             raise SystemExit(str(error)) from error
         results = everything[path.name] = measure(provider, expectations, size)
         rows[path.name] = summary(results)
+        if arguments.styles:
+            for style in dict.fromkeys(result.expected.style for result in results):
+                rows[f"{path.name}: {style}"] = summary([each for each in results if each.expected.style == style])
         if arguments.failures:
             print(path.name)
             print_failures(results, arguments.failures)
