@@ -278,7 +278,7 @@ def inside(a: Box, b: Box) -> bool:
 
 def in_front_of(a: Box, b: Box) -> bool:
     """`a` covers a part of `b`, but not all, and stands nearer, that is lower."""
-    return a[3] >= b[3] - 1e-6 and 0 < covered(b, a) <= 0.9 and middle(a)[1] >= middle(b)[1] - SLACK
+    return a[3] >= b[3] - 1e-6 and 0 < covered(b, a) <= 0.9
 
 
 def next_to(a: Box, b: Box) -> bool:

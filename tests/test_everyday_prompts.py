@@ -1,4 +1,7 @@
-"""Layouts of the `rules` provider for prompts as people type them."""
+"""Layouts of the `rules` provider for prompts as people type them, and for 10 000 that nobody would.
+
+`REALCOMPO_FUZZED_PROMPTS` sets another number of the latter.
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ import pytest
 
 from benchmarks.layout_checks import Expected, problems
 from realcompo_core.errors import ProviderError, RealCompoError
+from realcompo_core.providers.profiles import profile_names
 from realcompo_core.providers.rules import RulesProvider
 
 SQUARE = (512, 512)
@@ -24,7 +28,7 @@ SHARE = 0.95  # of the prompts that have to hold
 
 FUZZED = int(os.environ.get("REALCOMPO_FUZZED_PROMPTS", "10000"))
 BATCHES = 10
-SLOWEST = 5.0  # seconds for one prompt, on a busy machine
+SLOWEST = 3.0  # seconds of this process for one prompt
 
 
 def propose(prompt):
@@ -68,35 +72,15 @@ def test_phrases_are_spans_with_a_noun_as_head():
 
 @pytest.mark.parametrize("expected", [e for e in EVERYDAY if e.refused], ids=lambda expected: expected.prompt)
 def test_other_languages_are_refused_with_a_way_out(expected):
-    with pytest.raises(ProviderError, match="(?i)english"):
+    with pytest.raises(ProviderError, match="(?i)english") as refusal:
         RulesProvider().propose(expected.prompt, SQUARE)
+    assert any(name in str(refusal.value) for name in profile_names()), f"no provider in {refusal.value}"
 
 
 # Fuzzed prompts: seeded, so that a failure can be repeated.
 
 WORDS = sorted({word for expected in EVERYDAY for word in expected.prompt.split()})
-MARKS = [
-    ",",
-    ".",
-    "(",
-    ")",
-    "((",
-    "))",
-    "[",
-    "]",
-    ":1.3",
-    "BREAK",
-    "<lora:x:1>",
-    "-",
-    "'",
-    '"',
-    "\n",
-    "/",
-    "&",
-    "|",
-    "…",
-    "🙂",
-]
+MARKS = [*", . ( ) (( )) [ ] :1.3 BREAK <lora:x:1> - ' / & | … 🙂".split(), '"', "\n"]
 CONNECTORS = "of on in the a and with to left right next between behind one two it them not no without is was".split()
 
 
@@ -134,7 +118,7 @@ def test_fuzzed_prompts_raise_named_errors_only(seed):
     provider = RulesProvider()
     for _ in range(FUZZED // BATCHES):
         prompt = rng.choice([shuffled, mutated, spliced, soup])(rng)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             layout = provider.propose(prompt, SQUARE)
         except RealCompoError as error:
@@ -143,4 +127,4 @@ def test_fuzzed_prompts_raise_named_errors_only(seed):
             raise AssertionError(f"{error!r} for prompt {prompt!r}") from error
         else:
             layout.validate(prompt)
-        assert (taken := time.perf_counter() - start) < SLOWEST, f"{taken:.1f} s for prompt {prompt!r}"
+        assert (taken := time.process_time() - start) < SLOWEST, f"{taken:.1f} s for prompt {prompt!r}"
