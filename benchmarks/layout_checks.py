@@ -42,6 +42,7 @@ NEVER_HEADS = frozenset(
     "masterpiece quality highres uhd hdr bokeh artstation detailed break".split()
 )  # words that name nothing to draw: function words, verbs, adjectives, tags
 FINITE = frozenset("is are was were has have had does did".split())
+CLAUSE = FINITE | {"that", "which", "who", "because", "while"}
 ENDS_NOUN = FINITE | frozenset(
     "of with without in on at by to from into onto inside outside under below beneath above over behind before after "
     "beside between among near against along across through toward towards while because who which that "
@@ -162,7 +163,7 @@ def words_of(text: str) -> list[str]:
 def noun_words(phrase: str) -> list[str]:
     """The words of a noun phrase up to its head, which is the last: "two pairs of red shoes on a mat" -> red, shoes."""
     words = words_of(phrase)
-    while words and (words[0] in ARTICLES or words[0] in NUMBERS or words[0].isdecimal()):
+    while words and (_counts_or_points(words[0]) or (words[0] == "dozen" and words[1:2] != ["of"])):
         words = words[1:]
     if len(words) > 2 and words[0] in COLLECTIVES and words[1] == "of":
         return noun_words(" ".join(words[2:]))
@@ -170,6 +171,10 @@ def noun_words(phrase: str) -> list[str]:
         if word in ENDS_NOUN:
             return words[:i]
     return words
+
+
+def _counts_or_points(word: str) -> bool:
+    return word in ARTICLES or word in NUMBERS or word == "half" or word.isdecimal()
 
 
 def same_noun(one: str, other: str) -> bool:
@@ -309,15 +314,21 @@ def riding(a: Box, b: Box) -> bool:
 
 
 def holding(a: Box, b: Box) -> bool:
-    """`b` is at the hands of `a`: touching it, between its head and feet, not larger."""
-    height = sides(a)[1]
+    """`b` is at the hands of `a`: touching it, between its head and feet, not before its face, not larger."""
+    width, height = sides(a)
+    face = a[0] + width / 3, a[1], a[2] - width / 3, a[1] + height / 6
     at_hand = a[1] + 0.1 * height <= middle(b)[1] <= a[1] + 0.95 * height
-    return min(common(a, b)) >= -SLACK and at_hand and area(b) <= 1.2 * area(a) and covered(a, b) <= 0.8
+    return (
+        min(common(a, b)) >= -SLACK
+        and at_hand
+        and area(b) <= 1.2 * area(a)
+        and max(covered(a, b), covered(face, b)) <= 0.8
+    )
 
 
 def holding_up(a: Box, b: Box) -> bool:
-    """`b` is touched by `a`, or nearly, and may be over its head."""
-    return min(common(a, b)) >= -0.1 and middle(b)[1] <= a[3] and covered(a, b) <= 0.8
+    """`b` is touched by `a`, or nearly, at its upper half or over its head."""
+    return min(common(a, b)) >= -0.1 and middle(b)[1] <= middle(a)[1] + SLACK and covered(a, b) <= 0.8
 
 
 def part_of(a: Box, b: Box) -> bool:
@@ -531,14 +542,14 @@ def phrase_problems(prompt: str, layout: Layout) -> list[Problem]:
     found = []
     for phrase in dict.fromkeys(item.phrase for item in layout.objects):
         wanted = words_of(phrase)
-        while len(wanted) > 1 and (wanted[0] in ARTICLES or wanted[0] in NUMBERS or wanted[0].isdecimal()):
+        while len(wanted) > 1 and _counts_or_points(wanted[0]):
             wanted = wanted[1:]
         starts = range(len(words) - len(wanted) + 1)
         if not any(all(map(same_noun, wanted, words[start : start + len(wanted)])) for start in starts):
             found.append(Problem("phrase", f"{phrase!r} is no span of the prompt"))
         named = noun_words(phrase)
-        if not FINITE.isdisjoint(words_of(phrase)):
-            found.append(Problem("phrase", f"{phrase!r} holds a verb"))
+        if not CLAUSE.isdisjoint(words_of(phrase)) or not {"a", "an", "the"}.isdisjoint(named):
+            found.append(Problem("phrase", f"{phrase!r} holds a verb or a second noun phrase"))
         if not named or named[-1] in NEVER_HEADS | ARTICLES or not re.search(r"[^\W\d_]", named[-1]):
             found.append(Problem("phrase", f"{phrase!r} has no noun as its head"))
     return found

@@ -174,6 +174,7 @@ RIGHT_AND_WRONG = {  # of an "a" and a "b"
         (PERSON, (0.5, 0.3, 0.65, 0.4)),
         (PERSON, (0.7, 0.3, 0.8, 0.4)),
         (PERSON, (0.4, 0.6, 0.5, 0.7)),
+        (PERSON, (0.42, 0.1, 0.53, 0.25)),
         (PERSON, HORSE),
     ],
     "wearing": [(PERSON, (0.35, 0.2, 0.6, 0.5)), (PERSON, (0.7, 0.2, 0.8, 0.3)), (PERSON, (0.2, 0.2, 0.8, 0.5))],
@@ -254,6 +255,8 @@ def test_every_kind_has_a_case():
     "phrase, noun",
     [
         ("two pairs of red shoes", "red shoes"),
+        ("half a dozen eggs", "eggs"),
+        ("a dozen of brown eggs", "brown eggs"),
         ("a cup of coffee", "cup"),
         ("a man with a hat", "man"),
         ("the striped rug was", "striped rug"),
@@ -291,6 +294,7 @@ def test_same_noun_in_either_number(one, other):
         ("a cat red", False),
         ("a mat", True),
         ("cats was", False),
+        ("on the mat", False),
     ],
 )
 def test_phrases_are_spans_of_the_prompt(phrase, right):
