@@ -261,6 +261,7 @@ def test_every_kind_has_a_case():
         ("a man with a hat", "man"),
         ("the striped rug was", "striped rug"),
         ("1girl", "girl"),
+        ("a meal for the team", "meal"),
         ("a herd of five zebras", "zebras"),
         ("a watering can", "watering can"),
         ("a man's red hat", "man red hat"),
