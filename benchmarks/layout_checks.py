@@ -44,8 +44,8 @@ NEVER_HEADS = frozenset(
 FINITE = frozenset("is are was were has have had does did".split())
 CLAUSE = FINITE | {"that", "which", "who", "because", "while"}
 ENDS_NOUN = FINITE | frozenset(
-    "of for with without in on at by to from into onto inside outside under below beneath above over behind before after "
-    "beside between among near against along across through toward towards while because who which that "
+    "of for with without in on at by to from into onto inside outside under below beneath above over behind before "
+    "after beside between among near against along across through toward towards while because who which that "
     "sitting standing lying laying resting holding wearing riding carrying leaning".split()
 )  # where the noun phrase before is over
 IRREGULAR_PLURALS = dict(
