@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import LayoutError
 from ..layout import Box
-from .grammar import Group, GroupRelation, SceneGraph
+from .english.scene import Group, GroupRelation, SceneGraph
 
 # In units of the object size:
 MARGIN = 0.12  # to the picture's border

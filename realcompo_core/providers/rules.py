@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ProviderError
 from ..layout import Layout, LayoutObject
-from .grammar import parse
+from .english.grammar import parse
 from .placement import place
 
 

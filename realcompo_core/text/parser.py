@@ -1,10 +1,10 @@
 """Part-of-speech tags and dependencies of English, offline: the weights of a published parser, run in numpy.
 
 The weights are those of spaCy's pipeline en_core_web_sm 3.8.0 (Explosion AI, MIT licence, see `english.LICENSE.txt`):
-hashed embeddings of each token's form, four convolutions over three tokens each (`MultiHashEmbed` and
-`MaxoutWindowEncoder`, Honnibal's "embed, encode, attend, predict"), a linear tagger, and an arc-eager transition parser
-with `Break` for sentences (Nivre 2003; Honnibal & Johnson 2014). They are 3.3 MB in half precision, so that a bare clone
-of this project reads English without spaCy's compiled packages. `tests/data/parses.json` holds what spaCy itself says.
+hashed embeddings of each token's form, four convolutions over three tokens each (spaCy's `MultiHashEmbed` and
+`MaxoutWindowEncoder`), a linear tagger, and an arc-eager transition parser with a move that ends a sentence (Nivre
+2003; Honnibal & Johnson 2014). They are 3.3 MB in half precision, so that a bare clone of this project reads English without
+spaCy's compiled packages. `tests/data/parses.json` holds what spaCy itself says.
 
 Tags are the Penn Treebank's, labels are ClearNLP's (nsubj, dobj, prep, pobj, relcl, …).
 """

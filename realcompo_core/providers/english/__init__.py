@@ -1,0 +1,1 @@
+"""English prompts read into scene graphs: see `grammar`."""

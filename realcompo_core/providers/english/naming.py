@@ -1,0 +1,382 @@
+"""What the noun phrases of a sentence stand for: objects, things named before, the setting, what is absent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...text.words import DETERMINERS, singular
+from . import vocabulary as v
+from .nouns import BOORU, Nouns, Unit
+from .numerals import number, number_in
+from .scene import Group, SceneGraph
+
+OBJECTS = {"dobj", "dative", "attr", "oprd"}
+
+
+class Story:
+    """The scene so far, and what later words can refer to.
+
+    `plain` is the prompt without markup, of the same length. `main` is what tags without a subject are about, `one`
+    what "the other" is another of.
+    """
+
+    def __init__(self, prompt: str, plain: str):
+        self.prompt, self.plain = prompt, plain
+        self.scene = SceneGraph()
+        self.main: list[Group] = []
+        self.one: Group | None = None
+
+    def text(self, start: int, end: int) -> str:
+        """A piece of the prompt as it stands; without its markup if it holds any."""
+        stands, plain = (" ".join(text[start:end].split()) for text in (self.prompt, self.plain))
+        return plain if set("()[]{}<>:|") & set(stands) else stands
+
+    def add(self, group: Group) -> Group:
+        if group not in self.scene.groups:
+            self.scene.groups.append(group)
+        self.main = self.main or [group]
+        return group
+
+    def split(self, group: Group) -> Group:
+        """One of the group as a group of its own; the rest stays as it was, behind it in the scene."""
+        first = replace(group, count=1, exact=True)
+        self.scene.groups.insert(self.scene.groups.index(group), first)
+        group.count -= 1
+        return first
+
+    def last(self, nouns: frozenset[str], without: list[Group]) -> Group | None:
+        """The last group of one of the nouns."""
+        groups = (group for group in reversed(self.scene.groups) if group not in without)
+        return next((group for group in groups if group.noun in nouns), None)
+
+
+class Naming(Nouns):
+    """The groups that each noun phrase of a sentence or a tag stands for, by the index of its head in `groups`."""
+
+    def __init__(self, story: Story, units: list[Unit], is_tag: bool):
+        super().__init__(units)
+        self.story, self.scene, self.is_tag = story, story.scene, is_tag
+        self.groups: dict[int, list[Group]] = {i: [] for i in self.mentions}
+        self.counts: dict[int, tuple[int, bool]] = {}  # of nouns that a collective counts, and whether vague
+        self.absent: set[int] = set()
+        self.last_subjects: list[Group] = []  # of the preposition before
+        self.last_between: tuple[list[Group], list[Group]] = ([], [])
+        for i in self.mentions:
+            if self._is_absent(i):
+                self.absent.add(i)
+        for i in self.mentions:
+            self._name(i)
+
+    def text(self, start: int, end: int) -> str:
+        return self.story.text(self.units[start].token.start, self.units[end - 1].token.end)
+
+    # Absence.
+
+    def _is_absent(self, i: int) -> bool:
+        token, words = self.units[i].token, self.words(i)
+        governor, start = self.units[token.head], self.spans[i][0]
+        before = self.units[start - 1] if start else None
+        determined = words[0] in DETERMINERS or number_in(words[:-1]) is not None
+        return (
+            words[0] in ("no", "zero", "0")
+            or (before is not None and (before.word in v.ABSENCE or before.kind == "without"))
+            or (governor.word in v.ABSENCE and governor.token.tag == "IN")
+            or (token.label in ("dobj", "attr", "nsubj") and self._is_denied(token.head))
+            # "no cats or dogs", but not "no cats and a dog"
+            or (token.label == "conj" and token.head in self.absent)
+            and (not determined or (before is not None and before.word in ("or", "nor")))
+        )
+
+    def _is_denied(self, verb: int) -> bool:
+        labels = [self.units[j].token.label for j in self.children[verb]]
+        return "neg" in labels and not ("nsubj" in labels and self.units[verb].token.label != "ROOT")
+
+    # What a phrase names.
+
+    def _name(self, i: int) -> None:
+        unit, words = self.units[i], self.words(i)
+        start, end = self.spans[i]
+        if unit.token.tag in ("WP", "WDT"):
+            return  # `_antecedent` looks it up
+        is_pronoun = unit.word in v.PRONOUNS and unit.token.tag == "PRP"
+        if i in self.absent:
+            if not is_pronoun:
+                self.scene.absent.append(_without_determiner(self.text(start, end)))
+        elif is_pronoun or words == ["one"]:
+            self.groups[i] = self._referred(i)
+        elif unit.word in v.OTHERS or (unit.word in ("one", "ones") and not v.OTHERS.isdisjoint(words)):
+            self.groups[i] = self._other(i)
+        elif i in self.contents and unit.word in v.COLLECTIVES.keys() | v.PART_NOUNS:
+            if unit.word in v.COLLECTIVES:
+                self._count_content(i)
+        elif not (i in self.outers and self.groups[self.outers[i]]) and self._is_object(i):
+            if i in self.contents:
+                end = self.spans[self.contents[i]][1]  # "a cup of coffee"
+            group = self._group(i, start, end)
+            known = self._known(i, group) if words[0] in v.DEFINITE else None
+            self.groups[i] = [self.story.add(known or group)]
+            if words[0] == "one" and known is None:
+                self.story.one = group
+
+    def _known(self, i: int, group: Group) -> Group | None:
+        """ "the cat": the cat named before, if it is not the other side of the same relation."""
+        opposite = self._opposite(i)
+        for known in reversed(self.scene.groups):
+            if known.noun == group.noun and known.attributes >= group.attributes and known not in opposite:
+                return known
+        return None
+
+    def _count_content(self, i: int) -> None:
+        """ "a herd of five zebras" is five, "a herd of zebras" is some, "a pair of scissors" is one."""
+        content, words = self.contents[i], self.words(i)
+        if self.units[content].word in v.PAIRED and self.units[i].word == "pair":
+            self.spans[content] = (self.spans[i][0], self.spans[content][1])
+        elif self.units[i].word == "number" and self.scene.groups and not v.SAME.isdisjoint(words):
+            self.counts[content] = (self.scene.groups[-1].count, False)
+        elif number_in(self.words(content)[:-1]) is None:
+            times = number_in(words[:-1]) or 1
+            self.counts[content] = (times * v.COLLECTIVES[self.units[i].word], self.units[i].word not in v.NUMBERS)
+
+    def _group(self, i: int, start: int, end: int) -> Group:
+        words, head, text = self.words(i), self.units[i], self.text(start, end)
+        attributes = frozenset(u.word for u in self.units[start:i] if not u.counts and u.word.isalnum())
+        if booru := BOORU.fullmatch(head.token.text):
+            return Group(text, int(booru[1]), singular(booru[2].lower()), attributes, 1.0, True, text)
+        noun = singular(head.word)
+        plural = noun != head.word and head.word not in v.PAIRED
+        stated, vague = number_in(words[:-1]), not v.VAGUE.keys().isdisjoint(words[:-1])
+        if stated is None and i in self.counts:
+            stated, vague = self.counts[i]
+        if words[0] in v.COMPARATIVES and self.scene.groups:  # "two cows and fewer sheep"
+            stated, vague = max(self.scene.groups[-1].count + (1 if words[0] == "more" else -1), 1), False
+        if vague and not plural and noun not in v.UNCHANGED:  # "some water"
+            stated = None
+        count = stated if stated is not None else v.BARE_PLURAL if plural else 1
+        phrase = text
+        if plural or stated is not None:
+            phrase = self._singular_phrase(i, start, end, noun if plural else head.word)
+        exact = not vague if stated is not None else not plural
+        scale = next((v.SCALES[word] for word in words[:-1] if word in v.SCALES), 1.0)
+        return Group(phrase, max(count, 1), noun, attributes, scale, exact, text)
+
+    def _singular_phrase(self, i: int, start: int, end: int, noun: str) -> str:
+        """One of "two red circles": "a red circle". `match_phrases` finds it in the prompt all the same."""
+        units = self.units[start:i]
+        while units and (units[0].counts or units[0].word == "of" or not units[0].word.isalnum()):
+            units = units[1:]
+        rest = [self.text(i + 1, end)] if end > i + 1 else []
+        phrase = " ".join([*(unit.token.text for unit in units if not unit.counts), noun, *rest]).replace(" - ", "-")
+        return f"{'an' if phrase[0].lower() in 'aeiou' else 'a'} {phrase}"
+
+    # Objects and other nouns.
+
+    def _is_object(self, i: int) -> bool:
+        """Whether the noun names a thing with a place of its own. Settings and styles become background."""
+        unit, words = self.units[i], self.words(i)
+        if BOORU.fullmatch(unit.token.text):
+            return True
+        forms = {unit.word, singular(unit.word)}
+        if self._is_comparison(i, forms) or not forms.isdisjoint(v.BODY | v.ABSTRACT):
+            return False
+        if not forms.isdisjoint(v.STYLE):
+            self._set_background(i)
+            return False
+        determined = words[0] in DETERMINERS or number_in(words[:-1]) is not None
+        if not determined and (self._is_style(i, words, forms) or (self.is_tag and self._is_scenery(i, forms))):
+            self._set_background(i)
+            return False
+        several = (number_in(words[:-1]) or 1) > 1 and singular(unit.word) == unit.word
+        is_place = not forms.isdisjoint(v.PLACES) or ("light" in forms and self.is_alone(i))
+        if is_place and not several and self._is_setting(i):
+            self._set_background(i)
+            return False
+        return True
+
+    def _set_background(self, i: int) -> None:
+        self.scene.background.append(self.text(*self.spans[i]))
+
+    def _is_comparison(self, i: int, forms: set[str]) -> bool:
+        """ "shaped like a train", "made of gold", "waiting for a moment"."""
+        token, governor = self.units[i].token, self.units[self.units[i].token.head]
+        if token.label != "pobj":
+            return False
+        if governor.word == "for":
+            return v.SIZES.keys().isdisjoint(forms)
+        return governor.kind in ("ignored", "from") or (not governor.kind and governor.word in v.IGNORED_PREPOSITIONS)
+
+    def _is_style(self, i: int, words: list[str], forms: set[str]) -> bool:
+        token = self.units[i].token
+        by = self.units[token.head].word == "by" and token.label == "pobj" and token.tag.startswith("NNP")
+        tag = self.is_tag and (self.units[0].word == "by" or not v.ARTWORKS.isdisjoint(forms))
+        return by or tag or not v.STYLE.isdisjoint(words)
+
+    def _is_scenery(self, i: int, forms: set[str]) -> bool:
+        """Tags without an article: settings, clothes of who was named, and things that no size is known of."""
+        if not v.PLACES.isdisjoint(forms):
+            return True
+        whole = self.spans[i] == (0, len(self.units))
+        worn = not v.CLOTHES.isdisjoint(forms)
+        return bool(self.story.main) and (worn or (whole and v.SIZES.keys().isdisjoint(forms)))
+
+    def _is_setting(self, i: int) -> bool:
+        """ "in a park", "a park with …" and "at night", but not "a park bench" nor "a river next to a park"."""
+        token = self.units[i].token
+        governor = self.units[token.head]
+        if token.label == "pobj" and (governor.word in v.SETTING_PREPOSITIONS or governor.kind == "inside"):
+            return governor.kind in ("", "inside")
+        if token.label == "conj" and token.head in self.spans and not self.groups[token.head]:
+            return self._is_setting(token.head)
+        end = self.spans[i][1]
+        after = self.units[end] if end < len(self.units) else None
+        leads = not self.scene.groups and after is not None and (after.word == "with" or after.kind == "without")
+        return leads or self.is_alone(i)
+
+    # Who is meant.
+
+    def _referred(self, i: int) -> list[Group]:
+        """Whom a pronoun means: of the last groups that are not the other side of its relation, one that fits."""
+        word, opposite = self.units[i].word, self._opposite(i)
+        known = [group for group in self.scene.groups if group not in opposite]
+        several = [group for group in known if group.count > 1]
+        if not known or (word == "one" and not several):
+            return []
+        if word == "one":
+            if self._word(i + 1) == "of":
+                return several[-1:]  # "one of them is red" says nothing about places
+            self.story.one = self.story.split(several[-1])
+            return [self.story.one]
+        if word in v.PLURAL_PRONOUNS:
+            return several[-1:] or known[-2:]
+        fitting = v.ANIMALS if word in ("it", "itself") else v.PEOPLE
+        things = [group for group in known if group.noun not in v.PEOPLE] if fitting is v.ANIMALS else known
+        animate = [group for group in things if group.noun in v.ANIMATE]
+        return [group for group in things if group.noun in fitting][-1:] or animate[-1:] or things[-1:] or known[-1:]
+
+    def _other(self, i: int) -> list[Group]:
+        """ "the other": another of the kind that "one" was, or of the last kind; "the others": all the rest."""
+        one = self.story.one or next(reversed(self.scene.groups), None)
+        if one is None:
+            return []
+        rest = next((g for g in reversed(self.scene.groups) if g is not one and g.phrase == one.phrase), None)
+        if rest is not None:
+            return [self.story.split(rest)] if rest.count > 1 and self.units[i].word != "others" else [rest]
+        return [self.story.split(one) if one.count > 1 else self.story.add(replace(one, count=1))]
+
+    def _opposite(self, i: int) -> list[Group]:
+        """The groups on the other side of the relation that i is part of: "a cat next to the cat" are two."""
+        token = self.units[i].token
+        if token.label == "dobj":
+            return self.subject(token.head) or []
+        return self.about(token.head) if token.label == "pobj" and token.head != i else []
+
+    def stands_for(self, i: int) -> int:
+        """The noun that matters: the zebras of "a herd of five zebras"."""
+        while i in self.contents and not self.groups[i]:
+            i = self.contents[i]
+        return i
+
+    def conjuncts(self, i: int, left: bool = True, right: bool = True) -> list[Group]:
+        """The groups of the noun i and of all that "and" joins to it on its left and on its right."""
+        run, at = self.run(i), self.run(i).index(self.outer(i))
+        run = run[0 if left else at : None if right else at + 1]
+        return list(dict.fromkeys(group for j in run for group in self.groups[self.stands_for(j)])) or self.groups[i]
+
+    def governor(self, i: int, below: int) -> list[Group]:
+        """The groups that something below i is about: a noun itself, a verb's subject, else the last noun before."""
+        seen = set()
+        while i not in seen:
+            seen.add(i)
+            i = self.verbs.get(i, i)
+            if i in self.spans and (found := self.conjuncts(i)):
+                return found
+            token = self.units[i].token
+            if token.tag.startswith(("VB", "MD")) or token.label in v.CLAUSES:
+                subject = self.subject(i)
+                if subject is not None:
+                    return subject
+            i = token.head
+        return self.before(below)
+
+    def subject(self, verb: int) -> list[Group] | None:
+        """The groups of the verb's subject; None if it has none."""
+        children = [(j, self.units[j].token.label) for j in self.children[verb]]
+        labels = [label for _, label in children]
+        for j, label in children:
+            if label in ("nsubj", "nsubjpass") and j in self.spans:
+                if self._tag(j) in ("WP", "WDT"):
+                    return self._antecedent(verb)
+                if found := self.conjuncts(j):
+                    return found
+        inverted = any(label in ("prep", "advmod") and j < verb for j, label in children)  # "on it stood a vase"
+        if "expl" in labels or (inverted and not {"nsubj", "nsubjpass", "csubj"} & set(labels)):
+            for j, label in children:
+                if label in OBJECTS and j in self.spans:
+                    return self.conjuncts(j)
+        return self._antecedent(verb) if self.units[verb].token.label in ("acl", "relcl") else None
+
+    def _antecedent(self, verb: int) -> list[Group] | None:
+        """Whom "who …" or "sitting …" is about: the noun before it, or who has it with them."""
+        token = self.units[verb].token
+        if token.head not in self.spans:
+            return None
+        found = self.groups[self.stands_for(token.head)]
+        noun = token.head
+        while self.units[noun].token.label == "conj" and self.units[noun].token.head in self.spans:
+            noun = self.units[noun].token.head
+        above = self.units[noun].token.head
+        accompanies = self.units[above].word in ("with", "in") or self._tag(above).startswith("VB")
+        if token.label == "acl" and found and found[0].noun not in v.ANIMATE and accompanies:
+            owner = self.governor(above, verb)  # "a man with a cane sitting on a bench", "a girl in boots holding …"
+            if owner and owner[0].noun in v.ANIMATE:
+                return owner
+        return found
+
+    # What a preposition is about.
+
+    def about(self, i: int) -> list[Group]:
+        """The groups that the preposition i is about."""
+        unit, before = self.units[i], self._word(i - 1) if i else ","
+        pronoun = next((j for j in self.children[i] if j in self.spans and self.units[j].word in v.PRONOUNS), None)
+        if pronoun is not None and before in (",", "and", "while") and pronoun + 1 in self.starts:
+            return self.after(i)  # "behind him a castle"
+        if unit.token.head == i or (pronoun is not None and self.before(i)):
+            return self.before(i)
+        if i and self.last_subjects and before in ("and", ",", "but"):
+            return self.last_subjects  # "on a table and next to a lamp"
+        if self._hangs_on_verb(i):
+            return self.governor(unit.token.head, i)
+        subjects = self._beside(i) or self.governor(unit.token.head, i)
+        between, sides = self.last_between
+        # "between two candles on a table": all are on it
+        return [*between, *sides] if set(subjects) & set(sides) else subjects
+
+    def before(self, i: int) -> list[Group]:
+        """The last nouns before i; in a tag without any, what the tags are about."""
+        before = [j for j in self.mentions if j < i and self.groups[j]]
+        return self.conjuncts(before[-1]) if before else list(self.story.main) if self.is_tag else []
+
+    def after(self, i: int) -> list[Group]:
+        """ "next to the house, a tree": the next nouns that the preposition i does not govern."""
+        after = [j for j in self.mentions if j > i and j not in self.children[i] and self.groups[j]]
+        return self.conjuncts(after[0]) if after else []
+
+    def _beside(self, i: int) -> list[Group]:
+        """The noun right before a preposition, unless it is a verb's object: "a man wearing a hat on …"."""
+        if i - 1 not in self.ends:
+            return []
+        noun = self.ends[i - 1]
+        is_object = self.units[noun].token.label in ("dobj", "dative", "oprd")
+        return [] if is_object else self.conjuncts(noun, right=False)
+
+    def _hangs_on_verb(self, i: int) -> bool:
+        """Whether the parser hangs the preposition i on a verb: "the teapot stood between two candles on the table"."""
+        token = self.units[self.units[i].token.head].token
+        doing = token.tag.startswith("VB") and token.text.lower() not in v.BE
+        return doing and token.label in ("ROOT", "conj", "advcl", "relcl", "ccomp")
+
+
+def _without_determiner(text: str) -> str:
+    words = text.split()
+    while len(words) > 1 and (words[0].lower() in DETERMINERS or number(words[0].lower()) == 0):
+        words = words[1:]
+    return " ".join(words)

@@ -1,0 +1,86 @@
+"""What a prompt states: groups of objects, relations between them, what is absent, and the setting."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from . import vocabulary as v
+
+SMALLEST, LARGEST = 0.5, 1.6  # scales that sizes alone give
+ON_HELD = 0.35  # scale of what stands on or in something that is held
+
+
+@dataclass(eq=False)
+class Group:
+    """`count` objects of one phrase.
+
+    `noun` is the head noun in the singular, `attributes` are the words before it. `scale` is how large they are drawn
+    among others, 1 by default. `exact` is False where the prompt gives no number: "cats", "several cats". `text` is the
+    noun phrase as the prompt has it.
+    """
+
+    phrase: str
+    count: int
+    noun: str
+    attributes: frozenset[str]
+    scale: float
+    exact: bool
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class GroupRelation:
+    """A stated relation between groups; `text` is how the prompt words it.
+
+    Of two groups: left_of, above, under, on, in_front_of, next_to, inside; held (the first at the second's hand) and
+    worn, on_head, on_face, at_neck, on_feet (the first by the second). Of one and all those around it: between,
+    surrounded_by. Of one: at_left, at_right, at_top, at_bottom, at_middle.
+    """
+
+    name: str
+    groups: tuple[Group, ...]
+    text: str
+
+
+@dataclass
+class SceneGraph:
+    """What a prompt states. `absent` are the phrases of what must not be there, `background` those of the setting.
+
+    `warnings` quote what was left out.
+    """
+
+    groups: list[Group] = field(default_factory=list)
+    relations: list[GroupRelation] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    background: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def merge_repeated_pairs(self) -> None:
+        """Makes a second statement about two phrases that are related already one about the same two groups."""
+        same: dict[Group, Group] = {}
+        seen: dict[tuple, tuple[Group, ...]] = {}
+        for relation in self.relations:
+            if len(relation.groups) == 2:
+                pair = sorted(relation.groups, key=lambda group: (group.phrase.lower(), group.count))
+                key = tuple((group.phrase.lower(), group.count) for group in pair)
+                known = seen.setdefault(key, tuple(pair))
+                if not set(known) & set(pair):
+                    same.update(zip(pair, known, strict=True))
+        self.groups = [group for group in self.groups if group not in same]
+        self.relations = [
+            GroupRelation(relation.name, tuple(same.get(group, group) for group in relation.groups), relation.text)
+            for relation in self.relations
+        ]
+
+    def set_scales(self) -> None:
+        """Draws things of known sizes by the fourth root of their size, and what stands on held things small."""
+        logs = {group: math.log(v.SIZES[group.noun]) for group in self.groups if group.noun in v.SIZES}
+        if len(logs) > 1:
+            middle = sum(logs.values()) / len(logs)
+            for group, log in logs.items():
+                group.scale *= min(max(math.exp((log - middle) / 4), SMALLEST), LARGEST)
+        held = {relation.groups[0] for relation in self.relations if relation.name == "held"}
+        for relation in self.relations:
+            if relation.name in ("on", "inside") and relation.groups[1] in held:
+                relation.groups[0].scale *= ON_HELD
