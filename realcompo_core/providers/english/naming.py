@@ -149,6 +149,10 @@ class Naming(Nouns):
             stated, vague = self.counts[i]
         if words[0] in v.COMPARATIVES and self.scene.groups:  # "two cows and fewer sheep"
             stated, vague = max(self.scene.groups[-1].count + (1 if words[0] == "more" else -1), 1), False
+        if (
+            "many" in words and self._word(start - 1) == "as" and self.scene.groups
+        ):  # "three tulips and as many daisies"
+            stated, vague = self.scene.groups[-1].count, False
         if vague and not plural and noun not in v.UNCHANGED:  # "some water"
             stated = None
         count = stated if stated is not None else v.BARE_PLURAL if plural else 1
@@ -212,7 +216,7 @@ class Naming(Nouns):
 
     def _is_scenery(self, i: int, forms: set[str]) -> bool:
         """Tags without an article: settings, clothes of who was named, and things that no size is known of."""
-        if not v.PLACES.isdisjoint(forms):
+        if not forms.isdisjoint(v.PLACES | {"light"}):
             return True
         whole = self.spans[i] == (0, len(self.units))
         worn = not v.CLOTHES.isdisjoint(forms)
@@ -341,6 +345,8 @@ class Naming(Nouns):
             return self.after(i)  # "behind him a castle"
         if unit.token.head == i or (pronoun is not None and self.before(i)):
             return self.before(i)
+        if before in (",", "and", "but") and unit.token.head > i and self._tag(unit.token.head).startswith("VB"):
+            return self.governor(unit.token.head, i)  # ", on the counter there are two pots"
         if i and self.last_subjects and before in ("and", ",", "but"):
             return self.last_subjects  # "on a table and next to a lamp"
         if self._hangs_on_verb(i):
@@ -365,8 +371,11 @@ class Naming(Nouns):
         if i - 1 not in self.ends:
             return []
         noun = self.ends[i - 1]
-        is_object = self.units[noun].token.label in ("dobj", "dative", "oprd")
-        return [] if is_object else self.conjuncts(noun, right=False)
+        token, found = self.units[noun].token, self.conjuncts(noun, right=False)
+        if self._word(token.head) == "with" and found and found[0].noun in v.CLOTHES | v.HANDHELD:
+            owner = self.governor(self.units[token.head].token.head, i)  # "a knight with a shield in front of …"
+            found = owner if owner and owner[0].noun in v.ANIMATE else found
+        return [] if token.label in ("dobj", "dative", "oprd") else found
 
     def _hangs_on_verb(self, i: int) -> bool:
         """Whether the parser hangs the preposition i on a verb: "the teapot stood between two candles on the table"."""

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ...text.parser import Token, tokens_of
 from ...text.parser import parse as parse_tokens
-from ...text.words import DETERMINERS, singular
+from ...text.words import DETERMINERS, PARTICIPLES, singular
 from . import vocabulary as v
 from .numerals import number
 
@@ -170,6 +170,8 @@ class Nouns:
             return True
         if unit.word in v.ADJECTIVES and token.tag != "NN":
             return False
+        if unit.word in v.NOUNS_IN_ING and token.tag == "VBG" and (self._tag(i - 1) == "JJ" or self._may_begin(i - 1)):
+            return True  # "a bearded viking"
         if not (token.tag.startswith("NN") or (token.tag == "PRP" and token.label in ("pobj", "dobj"))):
             return False
         if self._is_subject_in_disguise(i):
@@ -224,12 +226,21 @@ class Nouns:
                 self._take(i, i, end)  # "an old man mending nets" is two phrases
                 i, end = nouns[-1], nouns[-1] + 1
             elif nouns and nouns[-1] == i - 1:
-                self.verbs[i] = i - 1  # "a horse gallops"
-                i, end = i - 1, i
+                i, end = self._as_verb(i)  # "a horse gallops"
+        elif start < i and self._tag(i - 1).startswith("NN") and self._word(i - 1) not in v.ADJECTIVES:
+            object_follows = self._tag(i + 1) in ("DT", "PRP$") and not self.units[i + 1].kind
+            howling = self._word(i).endswith("ing") and self._word(i) not in v.NOUNS_IN_ING
+            if object_follows or howling or self._word(i) in v.PAST_FORMS:
+                i, end = self._as_verb(i)  # "a father and his daughter share a bike", "a wolf howling"
         while self._tag(end) == "CD" and self.units[end].token.head == i:
             end += 1
         if self._word(i) not in v.COLOURS or self._tag(i) == "NNS":  # "a woman in red"
             self._take(i, start, end)
+
+    def _as_verb(self, i: int) -> tuple[int, int]:
+        """Makes i a verb and the noun before it the head; that noun and the end of its phrase."""
+        self.verbs[i] = i - 1
+        return i - 1, i
 
     def _left_end(self, i: int) -> int:
         start, after_comma = i, False
@@ -251,6 +262,10 @@ class Nouns:
         if start > 1 and self._tag(start - 1) in ("VB", "VBP") and self._may_begin(start - 2):
             if self._word(start - 1) not in v.FUNCTION_WORDS and start - 1 not in self.taken:
                 start -= 2  # "two stop signs"
+        articles = [
+            k for k in range(start + 1, i) if self._word(k) in ("a", "an", "the") and self._word(k - 1) != "half"
+        ]
+        start = articles[-1] if articles else start  # "the other a wrench" are two phrases
         while start < i and self._tag(start) in (",", "HYPH", "CC", ":", "``", "''", "RB"):
             start += 1
         return start
@@ -269,7 +284,7 @@ class Nouns:
     def _may_begin(self, i: int) -> bool:
         """Whether unit i is an article, a number, an adjective or a noun that the parser hung elsewhere."""
         unit = self.units[i]
-        if unit.kind or i in self.taken:
+        if i < 0 or unit.kind or i in self.taken:
             return False
         if unit.word in v.ADJECTIVES:
             return unit.token.tag in ("JJ", "NN", "NNP")
@@ -297,6 +312,10 @@ class Nouns:
                 end += 1
             if end > i + 1 and self.units[end - 1].word not in v.ADJECTIVES | v.OTHERS:
                 self._take(end - 1, i, end)
+        for i in range(1, len(self.units)):  # "some ducks and geese", which is taken for an adjective
+            joined = self._word(i - 1) in v.JOINTS and self.units[i].token.label == "conj" and self._tag(i) == "JJ"
+            if joined and self._may_be_noun(i) and not self._may_be_noun(i + 1) and self._word(i) not in v.ADJECTIVES:
+                self._take(i, i, i + 1)
 
     def _go_on_to_noun(self, i: int) -> None:
         """Moves the head to the hydrant of "a fire hydrant", the lights of "a few traffic lights", "a trash can"."""
@@ -307,8 +326,12 @@ class Nouns:
         several = any((v.VAGUE.get(unit.word) or number(unit.word) or 0) > 1 for unit in self.units[start:i])
         counted = several and singular(self._word(i)) == self._word(i) and self._word(i) not in v.UNCHANGED
         plural = counted and after.endswith("s") and after not in v.FUNCTION_WORDS
-        odd = token.tag in ("RB", "FW", "UH", "XX", "JJ", "VB") and token.label in v.ODD_LABELS
-        odd = odd and after not in v.FUNCTION_WORDS | v.ADVERBS | v.ADJECTIVES and not after.endswith("ly")
+        ends = end + 1 == len(self.units) or self.units[end + 1].relates or self._word(end + 1) in v.JOINTS | {",", "."}
+        odd = token.tag in ("RB", "FW", "UH", "XX", "JJ") or (token.tag == "VB" and ends)
+        odd = odd and token.label in v.ODD_LABELS
+        odd = (
+            odd and after not in v.FUNCTION_WORDS | v.ADVERBS | v.ADJECTIVES | PARTICIPLES and not after.endswith("ly")
+        )
         if plural or (self._tag(i) in ("NN", "NNP") and (after == "can" or (odd and after.isalpha()))):
             del self.spans[i]
             self._take(end, start, end + 1)

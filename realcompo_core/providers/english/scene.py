@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from . import vocabulary as v
 
-SMALLEST, LARGEST = 0.5, 1.6  # scales that sizes alone give
+GROWTH = 0.3  # the power of a thing's size that it is drawn with
+SMALLEST, LARGEST = 0.45, 1.7  # scales that sizes alone give
 ON_HELD = 0.35  # scale of what stands on or in something that is held
 
 
@@ -74,12 +75,12 @@ class SceneGraph:
         ]
 
     def set_scales(self) -> None:
-        """Draws things of known sizes by the fourth root of their size, and what stands on held things small."""
+        """Draws things of known sizes by a root of their size, and what stands on held things small."""
         logs = {group: math.log(v.SIZES[group.noun]) for group in self.groups if group.noun in v.SIZES}
         if len(logs) > 1:
             middle = sum(logs.values()) / len(logs)
             for group, log in logs.items():
-                group.scale *= min(max(math.exp((log - middle) / 4), SMALLEST), LARGEST)
+                group.scale *= min(max(math.exp(GROWTH * (log - middle)), SMALLEST), LARGEST)
         held = {relation.groups[0] for relation in self.relations if relation.name == "held"}
         for relation in self.relations:
             if relation.name in ("on", "inside") and relation.groups[1] in held:

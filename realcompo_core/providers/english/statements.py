@@ -31,7 +31,7 @@ class Sentence(Naming):
                 self._preposition(i, unit.kind, unit.flipped)
             elif unit.word in v.PREPOSITIONS and unit.token.tag in ("IN", "TO", "RB", "RP") and i not in self.taken:
                 self._preposition(i, *v.PREPOSITIONS[unit.word])
-            elif unit.token.tag.startswith("VB") and not unit.kind:
+            elif (unit.token.tag.startswith("VB") and not unit.kind) or i in self.verbs:
                 self._verb(i)
         for i, unit in enumerate(units):
             if unit.word == "with" and not unit.kind:
@@ -81,8 +81,9 @@ class Sentence(Naming):
             return
         subjects = self.about(i)
         owner = self.story.last(v.ANIMATE, without=subjects)
+        name = v.AT_BODY.get(singular(self.units[part].word), "held")
         if subjects and owner:
-            self._add("on_head" if self.units[part].word == "head" else "held", (subjects[-1], owner), self._quote(i))
+            self._add(name, (subjects[-1], owner), self._quote(i))
 
     def _in_hand(self, i: int) -> None:
         """ "a mother with her baby in her arms"."""
@@ -117,13 +118,15 @@ class Sentence(Naming):
     def _verb(self, i: int) -> None:
         unit = self.units[i]
         objects = [j for j in self.children[i] if self.units[j].token.label in OBJECTS and j in self.spans]
+        if i in self.verbs and i + 1 in self.starts:
+            objects = [self.starts[i + 1]]
         if unit.token.label == "amod":  # "a ridden horse", but the tag "holding sword"
             objects = [unit.token.head] if i == 0 and unit.word in v.VERBS and unit.token.head in self.spans else []
         objects = [j for j in objects if not self.follows_preposition(j)]
         if not objects or unit.word in v.SHOW | v.BE:
             return
         others = self.conjuncts(objects[0], left=False)
-        subjects = self.subject(i)
+        subjects = self.conjuncts(self.verbs[i]) if i in self.verbs else self.subject(i)
         if subjects is None and i and unit.token.head != i:
             subjects = self.governor(unit.token.head, i)
         subjects = subjects or self.before(i) or (list(self.story.main) if i == 0 else [])

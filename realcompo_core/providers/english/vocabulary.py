@@ -52,7 +52,7 @@ BARE_SURROUNDING = 4  # the number of "cats" in "surrounded by cats"
 
 PICTURE = (
     "(?:picture|image|photo|photograph|scene|view|painting|drawing|illustration|rendering|render|sketch|canvas|frame|"
-    "shot|snapshot|portrait|close up|close - up|closeup|wallpaper|artwork|art|poster|screenshot|footage|selfie|concept "
+    "shot|snapshot|portrait|close up|close-up|close - up|closeup|wallpaper|artwork|art|poster|screenshot|footage|selfie|concept "
     "art|still)"
 )
 _THE = "(?:(?:the|a|an|its|his|her|their) )?"
@@ -233,8 +233,9 @@ ADJECTIVES = _words(
 COLOURS = _words(
     "red yellow green blue purple violet pink brown black white gray grey cyan magenta teal turquoise maroon beige"
 )
+PAST_FORMS = _words("strung hung slung swam sat lay stood held wore rode ate drank flew ran")
 NOUNS_IN_ING = _words(
-    "thing ring king wing string spring ceiling earring wedding drawing carving railing stocking pudding building "
+    "morning evening viking wing thing ring king wing string spring ceiling earring wedding drawing carving railing stocking pudding building "
     "painting lighting swing sling clothing dumpling duckling gosling sibling dressing icing frosting topping "
     "awning"
 )
@@ -276,6 +277,8 @@ PEOPLE = _words(
     "actor actress model coachman librarian scientist engineer carpenter baker barber tailor blacksmith hunter "
     "archer viking geisha 1girl 1boy"
 )
+AT_BODY = {"head": "on_head", "foot": "in_front_of", "leg": "in_front_of", "side": "next_to", "back": "on"}
+"""Where something at a part of a body is; else it reaches over the edge, as what is held."""
 BODY = _words(
     "hair hairs eye eyes face head hand hands arm arms leg legs foot feet finger fingers nose mouth lip lips ear "
     "ears beard mustache moustache freckle freckles skin cheek cheeks tooth teeth tongue smile bangs ponytail "
@@ -376,7 +379,7 @@ ABSTRACT = _words(
     "heartbeat yawn laugh laughter cry scream shout whisper voice speech word words language meaning background "
     "foreground distance silhouette outline contour reflection awestruck witness evidence tradition culture "
     "society community generation century decade era epoch season weekend week month midnight noon twilight "
-    "viewer seating recipe play work home outside inside outdoors indoors upside unison harmony"
+    "you me us i we viewer seating recipe play work home outside inside outdoors indoors upside unison harmony"
 )
 """Nouns that name nothing that has a place of its own."""
 
@@ -386,30 +389,36 @@ _SIZES = """
 0.03: blueberry pearl
 0.08: mouse frog egg apple orange lemon peach pear tomato cupcake donut cookie mushroom hamster lizard watch cup
 0.08: mug plum spoon fork wallet lipstick crab onion potato muffin flower rose tulip daisy glasses sunglasses
-0.08: shell teacup lime
+0.08: shell teacup lime daisies
 0.15: bird parrot owl pigeon dove crow raven sparrow duckling squirrel rat phone book bowl knife ball shoe glove
 0.15: candle bottle glass banana sandwich burger hamburger hat cap crown pineapple carrot shrimp goldfish remote
-0.15: camera teapot kettle jar can croissant taco chick hedgehog notebook purse leaf pen pencil brush wrench
-0.15: hammer toad starfish
-0.3: rabbit bunny cat kitten puppy duck chicken hen rooster turtle plate pizza cake vase lamp lantern bag
-0.3: backpack pug teddy doll laptop keyboard microwave toaster violin skateboard helmet basket pillow box balloon
-0.3: fish clock mirror drum bread watermelon pumpkin newspaper tray pot pan lobster monkey fox raccoon penguin
-0.3: goose hawk falcon eagle handbag flowerpot toy football basketball frisbee octopus swan snake magazine shoes
-0.3: boot boots corgi dachshund typewriter radio printer trophy globe skull pie turkey seagull beagle chihuahua
-0.3: cushion dress shirt bouquet bucket
+0.15: camera teapot kettle jar can croissant taco chick hedgehog notebook purse leaf pen pencil brush wrench toad
+0.15: starfish hammer shoebox
+0.3: rabbit bunny cat kitten puppy duck chicken rooster turtle plate pizza cake vase lamp lantern bag backpack
+0.3: pug teddy doll laptop keyboard microwave toaster violin skateboard helmet basket pillow box balloon fish
+0.3: clock mirror drum bread watermelon pumpkin newspaper tray pot pan lobster monkey fox raccoon penguin hawk
+0.3: falcon eagle handbag flowerpot toy football basketball frisbee octopus swan snake magazine shoes boot boots
+0.3: corgi typewriter radio printer trophy globe skull pie turkey seagull beagle chihuahua cushion dress shirt
+0.3: bouquet bucket tortoise goose sandcastle dachshund hen scarf gnome fairy
 0.6: dog chair suitcase television tv monitor computer guitar umbrella goat lamb hydrant stool nightstand easel
-0.6: crate sheep pig wolf kite surfboard cello sink toilet barrel cactus bush baby child toddler kid peacock
-0.6: flamingo harp husky labrador retriever dalmatian poodle bulldog alpaca signpost mailbox chest wheel
+0.6: crate sheep pig kite surfboard cello sink toilet barrel cactus bush baby child toddler kid peacock flamingo
+0.6: harp husky labrador retriever dalmatian poodle bulldog alpaca signpost mailbox chest wheel shield sword
+0.6: katana wolf tricycle rock campfire
 1.2: person man woman boy girl table desk bicycle bike sofa couch bed bench piano door doorway window llama
 1.2: throne deer lion tiger bear panda gorilla cow bull horse donkey zebra camel refrigerator fridge oven stove
-1.2: wardrobe pony motorcycle scooter armchair bookshelf shelf snowman robot dolphin shark crocodile alligator
-1.2: tent statue knight astronaut wizard witch king queen princess prince chef farmer lady guy people cabinet
-1.2: dresser bathtub scarecrow mother father doctor nurse teacher soldier policeman sign unicorn moose buffalo
-1.2: sculpture couple
-2.5: car taxi van truck elephant giraffe rhino rhinoceros hippo hippopotamus tree jeep boat carriage tractor
-2.5: canoe fountain streetlight lamppost wagon palm sailboat gazebo shed dinosaur parasol
-6: bus house train tram helicopter whale airplane plane jet barn cottage cabin dragon yacht shop garage oak
+1.2: wardrobe pony motorcycle scooter armchair bookshelf shelf snowman dolphin shark crocodile alligator tent
+1.2: statue knight astronaut wizard witch king queen princess prince chef farmer lady guy people cabinet dresser
+1.2: bathtub scarecrow mother father doctor nurse teacher soldier policeman sign unicorn moose buffalo sculpture
+1.2: couple counter viking hammock spear samurai grandmother grandfather fisherman dancer boulder log fence
+1.2: haystack fireplace swing elf robot cyclist worker student girlfriend boyfriend bride groom skier surfer
+1.2: player cowboy pirate ninja clown waiter waitress
+2.5: car taxi van elephant giraffe rhino rhinoceros hippo hippopotamus tree jeep boat carriage canoe fountain
+2.5: streetlight lamppost wagon sailboat gazebo shed dinosaur parasol staircase treehouse caravan tractor wall
+2.5: igloo teepee chimney ladder slide
+6: bus house train tram helicopter barn cottage cabin dragon shop garage palm oak pond pool stage truck
+6: firetruck carousel
 15: ship building church lighthouse castle tower bridge skyscraper hill temple mansion hotel pyramid windmill
+15: airplane plane jet yacht whale rocket spaceship submarine
 60: mountain volcano city island cliff moon sun planet mountains
 """
 SIZES = {noun: float(line.split(":")[0]) for line in _SIZES.strip().splitlines() for noun in line.split(":")[1].split()}
