@@ -6,6 +6,7 @@ from ..errors import ProviderError
 from ..layout import Layout, LayoutObject
 from .grammar import parse
 from .placement import place
+from .revision import revise
 
 
 class RulesProvider:
@@ -26,3 +27,7 @@ class RulesProvider:
         objects = tuple(LayoutObject(phrase, box) for phrase, box in place(scene, width / height))
         layout = Layout(objects, ", ".join(scene.background), ", ".join(scene.absent), prompt)
         return layout.validate(prompt)
+
+    def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
+        """`layout` changed as `instruction` says, in the closed form of English that `revision` reads."""
+        return revise(layout, instruction, size)
