@@ -1,7 +1,8 @@
 """Layouts changed by rules: boxes worked out by hand, whom words mean, and what stays as it was."""
 
 import random
-import re
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from realcompo_core.layout import Layout, LayoutObject
 from realcompo_core.layout.changes import in_box, mirrored
 from realcompo_core.providers import RulesProvider
 from realcompo_core.providers.references import find
-from realcompo_core.providers.revision import CHANGES, revise
+from realcompo_core.providers.revision import revise
 
 SIZE = (512, 512)
 CAT, BROWN, BLACK, SOFA = (0.6, 0.5, 0.8, 0.9), (0.1, 0.5, 0.3, 0.8), (0.35, 0.6, 0.5, 0.8), (0.2, 0.4, 0.9, 0.95)
@@ -121,7 +122,7 @@ def test_several_objects_and_several_clauses(instruction, moved):
         ("the dog on the right", "a black dog"),
         ("the biggest dog", "a brown dog"),
         ("the smallest object", "a black dog"),
-        ("the lower one", "a cat"),
+        ("the upper one", "a brown dog"),
         ("both dogs", "a brown dog, a black dog"),
         ("the dogs", "a brown dog, a black dog"),
         ("all of the dogs", "a brown dog, a black dog"),
@@ -143,7 +144,7 @@ def test_the_plain_one_and_the_first_words_of_a_compound():
         [2],
         [3],
     ]
-    assert find("both cats", objects) == [0, 1]
+    assert find("both cats", objects) == [0, 1] and find("the right cat", objects) == [0]
 
 
 @pytest.mark.parametrize(
@@ -274,6 +275,8 @@ def test_instructions_of_another_form_list_the_forms_and_name_language_models(in
         ("make the cat 0 times as big", "cannot be made 0 times"),
         ("make the cat bigger by 5 pixels", "by per cent"),
         ("add a hat on the horse", "no object fits 'the horse'"),
+        ("add a", "cannot add 'a': name what to add"),
+        ("add 999999999 balls", "up to 30 objects"),
         ("put the cat inside the speck", "no room for 'a cat' inside 'a speck'"),
     ],
 )
@@ -318,7 +321,7 @@ def test_random_instructions_end_in_valid_layouts_or_named_errors():
         "to of on next above in and then bigger twice half as big by 10 % a little far , . corner everything"
     ).split()
     done = 0
-    for _ in range(2000):
+    for _ in range(3000):
         instruction = " ".join(draw.choices(words, k=draw.randint(1, 9)))
         try:
             after(instruction).validate()
@@ -329,10 +332,11 @@ def test_random_instructions_end_in_valid_layouts_or_named_errors():
 
 
 def test_every_form_stays_fast_on_long_words():
-    for pattern, _ in CHANGES:
-        re.fullmatch(pattern, "move " + "to the left of " * 300, flags=re.IGNORECASE)
-    with pytest.raises(ProviderError):
-        after("move " + "to the left of " * 300)
+    start = time.monotonic()
+    for verb in ("move", "make", "add", "swap", "mirror", "scale", "take"):
+        with suppress(ProviderError):
+            after(f"{verb} {'to the left of ' * 300} and ?")
+    assert time.monotonic() - start < 5
 
 
 def test_masks_and_keypoints_go_with_the_box():

@@ -13,10 +13,9 @@ from threading import Thread
 
 from ..errors import Cancelled, ProviderError
 from ..layout import Layout
-from .continuation import continued
+from .conversation import Ask, proposed, revised
 from .profiles import Profile, profiles_file, variable
-from .prompting import REPLY_SCHEMA, TEMPLATE_VERSION, Chat, answered, messages, revision_messages
-from .text import parse_reply
+from .prompting import REPLY_SCHEMA, TEMPLATE_VERSION, Chat
 
 MAX_BODY = 4 * 2**20  # bytes; a layout takes a few kilobytes, a long chain of thought some hundred
 POLL = 0.05  # seconds between two looks at `cancelled`
@@ -76,18 +75,14 @@ class OpenAIProvider:
         Raises `ProviderError`, which says why the server did not answer, or `ReplyError`, which quotes an answer that
         holds no usable layout.
         """
-        return self._answered(
-            messages(prompt, size), lambda reply: parse_reply(reply, prompt=prompt, size=size, format="xyxy")
-        )
+        return proposed(self._asking(), prompt, size, format="xyxy")
 
     def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
         """`layout` changed by the model as `instruction` says; raises as `propose`. See `continued`."""
-        return self._answered(
-            revision_messages(layout, instruction, size),
-            lambda reply: continued(layout, parse_reply(reply, size=size, format="xyxy")),
-        )
+        return revised(self._asking(), layout, instruction, size, format="xyxy")
 
-    def _answered(self, chat: Chat, read: Callable[[str], Layout]) -> Layout:
+    def _asking(self) -> Ask:
+        """Asks for a reply, and for another one in what is left of the time."""
         deadline = time.monotonic() + self.timeout
 
         def ask(chat: Chat) -> str:
@@ -95,7 +90,7 @@ class OpenAIProvider:
             self.on_reply(reply)
             return reply
 
-        return answered(ask, chat, read)
+        return ask
 
     def reply(self, chat: Chat, timeout: float) -> str:
         """The model's reply to `chat`, unparsed, within `timeout` seconds."""

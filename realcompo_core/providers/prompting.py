@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from ..errors import ProviderError, ReplyError
 from ..layout import Layout
@@ -119,7 +118,7 @@ def repair_messages(chat: Chat, reply: str, error: ReplyError) -> Chat:
     return [
         *chat,
         {"role": "assistant", "content": answer[:MAX_QUOTED]},
-        {"role": "user", "content": REPAIR.format(error=_reason(error))},
+        {"role": "user", "content": REPAIR.format(error=error.__cause__ or error)},
     ]
 
 
@@ -129,29 +128,6 @@ def single_message(chat: Chat) -> str:
     *turns, last = turns
     shown = [f"{asked}\nAnswer: {answer}" for asked, answer in zip(turns[::2], turns[1::2], strict=True)]
     return "\n\n".join([system, *shown, f"{last}\nAnswer:"])
-
-
-def answered(ask: Callable[[Chat], str], chat: Chat, read: Callable[[str], Layout]) -> Layout:
-    """What `read` makes of the reply that `ask` gets to `chat`; an unusable reply is asked to be corrected, once.
-
-    Raises `ReplyError`, which tells both errors if the second reply is unusable as well or does not come.
-    """
-    reply = ask(chat)
-    try:
-        return read(reply)
-    except ReplyError as error:
-        first = error
-    try:
-        return read(ask(repair_messages(chat, reply, first)))
-    except ReplyError as second:
-        raise ReplyError(f"{second}. The reply before it was unusable too: {_reason(first)}", second.reply) from first
-    except ProviderError as second:
-        raise ReplyError(f"{first}. Asked to correct it: {second}", first.reply) from second
-
-
-def _reason(error: ReplyError) -> str:
-    """What is wrong with a reply, without the reply itself."""
-    return str(error.__cause__ or error)
 
 
 def _question(prompt: str, size: tuple[int, int]) -> str:

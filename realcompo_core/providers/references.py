@@ -16,7 +16,7 @@ Choice = Callable[[Objects, list[int]], list[int]]  # some of the numbered objec
 def find(text: str, objects: Objects, last: Sequence[int] = ()) -> list[int]:
     """The numbers of the objects that `text` means, from left to right.
 
-    - "the red cat": the object with this noun and these adjectives;
+    - "the red cat": the object with this noun and these adjectives, of several the one without others;
     - "the left dog", "the second dog" (from the left), "the biggest dog", "the dog on the right": one of several;
     - "both cats", "all cats", "three cats", "the cats"; "everything";
     - "it", "them": `last`, which were spoken of last;
@@ -62,6 +62,8 @@ def _find(text: str, objects: Objects, last: Sequence[int]) -> list[int]:
     if fitting and count not in (None, len(fitting)):
         raise ProviderError(f"{text!r} are {count}, but {len(fitting)} objects fit. {listed(objects)}")
     several = count or words[-1] != lemmas[-1] or {"all", "every", "each"}.intersection(lemmas)
+    if len(fitting) > 1 and not several and len(plain := _plain(fitting, wanted, objects)) == 1:
+        return plain
     if len(fitting) > 1 and not several:
         raise ProviderError(
             f"{text!r} can be any of {len(fitting)} objects. Say which, as in 'the left one', 'the second "
@@ -75,15 +77,18 @@ def _fitting(wanted: list[str], objects: Objects) -> list[int]:
     words = {i: {singular(word.text) for word in split_words(item.phrase)} for i, item in objects.items()}
     nouns = {i: noun_words(item.phrase) for i, item in objects.items()}
     holding = [i for i, known in words.items() if known.issuperset(wanted)]
-    named = [i for i in holding if wanted and nouns[i] and nouns[i][-1] == wanted[-1]]
-    # "The cat" is the one without further adjectives, if there is just one.
-    plain = [i for i in named if not set(nouns[i]) - set(wanted) - DETERMINERS - NUMBERS.keys()]
-    return plain if len(plain) == 1 else named or holding
+    return [i for i in holding if wanted and nouns[i] and nouns[i][-1] == wanted[-1]] or holding
+
+
+def _plain(numbers: list[int], wanted: list[str], objects: Objects) -> list[int]:
+    """Those of the objects that have no further adjectives."""
+    without = DETERMINERS | NUMBERS.keys() | set(wanted)
+    return [i for i in numbers if not set(noun_words(objects[i].phrase)) - without]
 
 
 def number_of(word: str) -> int | None:
     """The number that a word is: "two", "both" or "2"; else None."""
-    return int(word) if word.isdecimal() else NUMBERS.get(word.casefold())
+    return int(word) if word.isdecimal() and len(word) < 10 else NUMBERS.get(word.casefold())
 
 
 def _choice_at_end(text: str) -> tuple[Choice | None, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from ..errors import ProviderError
-from ..layout import Box, Layout, LayoutObject
+from ..layout import MAX_OBJECTS, Box, Layout, LayoutObject
 from ..layout.changes import MARGIN, Axes, at_sides, covered, free_box, in_box, inside, mirrored
 from ..text.words import NUMBERS, head_noun, noun_words, singular
 from .continuation import follow_up, lost_masks
@@ -391,6 +391,8 @@ def _new(draft: Draft, text: str, axes: Axes | None = None, beside: Box | None =
         if not set(noun_words(part)) - NO_NAMES:
             raise ProviderError(f"cannot add {text.strip()!r}: name what to add, as in 'add a red ball'")
         count, phrase = _counted(part)
+        if count > MAX_OBJECTS:
+            raise ProviderError(f"cannot add {part!r}: a layout has up to {MAX_OBJECTS} objects")
         draft.added.append(part)
         for _ in range(count):
             new.append(max(draft.objects, default=-1) + 1)
