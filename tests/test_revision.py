@@ -207,6 +207,20 @@ def test_added_objects_are_put_where_the_words_say(instruction, holds):
     assert holds(after(instruction).objects[-1].box)
 
 
+def test_what_is_added_on_something_stands_beside_what_is_there():
+    table, bowl = LayoutObject("a table", (0.1, 0.6, 0.9, 0.95)), LayoutObject("a bowl", (0.45, 0.4, 0.55, 0.62))
+    lamp = after("add a lamp on the table", Layout((table, bowl), prompt="a bowl on a table")).objects[-1].box
+    assert lamp[2] <= 0.45 or lamp[0] >= 0.55, "not in the bowl"
+    assert 0.1 <= lamp[0] and lamp[2] <= 0.9 and lamp[1] < 0.6 < lamp[3]
+
+
+def test_pronouns_without_a_noun_before_them():
+    two = Layout((LayoutObject("a cat", CAT), LayoutObject("a dog", BROWN)), prompt="a cat and a dog")
+    assert boxes(after("swap them", two)) == boxes(after("swap the cat and the dog", two))
+    one = Layout(two.objects[:1], prompt="a cat")
+    assert boxes(after("move it left", one)) == boxes(after("move the cat left", one))
+
+
 def test_several_are_added_at_once():
     changed = after("add two red foxes above the sofa")
     one, two = changed.objects[-2:]

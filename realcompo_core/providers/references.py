@@ -19,7 +19,7 @@ def find(text: str, objects: Objects, last: Sequence[int] = ()) -> list[int]:
     - "the red cat": the object with this noun and these adjectives, of several the one without others;
     - "the left dog", "the second dog" (from the left), "the biggest dog", "the dog on the right": one of several;
     - "both cats", "all cats", "three cats", "the cats"; "everything";
-    - "it", "them": `last`, which were spoken of last;
+    - "it", "them": `last`, which were spoken of last; else the only object, and all objects;
     - "the cat and the dog".
 
     Raises ProviderError, which lists all objects, if none fits, or several fit where one is meant.
@@ -47,7 +47,9 @@ def _find(text: str, objects: Objects, last: Sequence[int]) -> list[int]:
     if text.casefold() in EVERYTHING:
         return sorted(objects, key=_left_of(objects))
     if text.casefold() in PRONOUNS:
-        return [i for i in last if i in objects]
+        spoken_of = [i for i in last if i in objects]
+        is_clear = len(objects) == 1 or text.casefold() in PLURALS
+        return spoken_of or (sorted(objects, key=_left_of(objects)) if is_clear else [])
     choice, rest = _choice_at_end(text)
     words = [word.text.casefold() for word in split_words(rest)]
     choice = choice or next((CHOICES[word] for word in words if word in CHOICES), None)
@@ -150,6 +152,7 @@ CHOICES |= dict.fromkeys(("middle", "central"), _middle)
 CHOICES |= dict.fromkeys(("biggest", "bigger", "largest", "larger"), _largest)
 CHOICES |= dict.fromkeys(("smallest", "smaller"), _smallest)
 EVERYTHING = {"everything", "all", "all objects", "everyone", "everybody"}
-PRONOUNS = {"it", "him", "her", "them", "this", "that", "these", "those", "both of them", "all of them"}
+PLURALS = {"them", "these", "those", "both", "both of them", "all of them"}
+PRONOUNS = PLURALS | {"it", "him", "her", "this", "that"}
 GENERIC = {"one", "object", "thing", "item"}
 NO_NAMES = DETERMINERS | NUMBERS.keys() | GENERIC | {"of", "all"}

@@ -371,7 +371,9 @@ def _add(draft: Draft, match: re.Match) -> None:
             if DEFINITE.match(other_text) and relation != "inside" and not PLACE.fullmatch(text):
                 raise
             continue  # part of the phrase: "a man in a suit", "a bird in the sky"
-        _put(draft, _new(draft, what, beside=draft.around(other), on=relation in ("on", "inside")), relation, other)
+        new = _new(draft, what)
+        _line_up(draft, new, relation, other)
+        _put(draft, new, relation, other)
         return
     place = PLACE.fullmatch(text)
     new = _new(draft, place["what"], _sides(place)[0]) if place else _new(draft, text)
@@ -381,11 +383,8 @@ def _add(draft: Draft, match: re.Match) -> None:
             draft.warnings.append(f"{draft.named([i])} and others cover each other: there is no free place of its size")
 
 
-def _new(draft: Draft, text: str, axes: Axes | None = None, beside: Box | None = None, on: bool = False) -> list[int]:
-    """Adds the objects that `text` names, in free places; or in a row that stands where `beside` does.
-
-    They are as large as the others are, and what comes on or into something is smaller than that.
-    """
+def _new(draft: Draft, text: str, axes: Axes | None = None) -> list[int]:
+    """Adds the objects that `text` names, in free places at the sides `axes` of the picture; their numbers."""
     new = []
     for part in SEVERAL.split(text.strip()):
         if not set(noun_words(part)) - NO_NAMES:
@@ -397,17 +396,30 @@ def _new(draft: Draft, text: str, axes: Axes | None = None, beside: Box | None =
         for _ in range(count):
             new.append(max(draft.objects, default=-1) + 1)
             draft.objects[new[-1]] = LayoutObject(phrase, _free(draft, axes or {}))
-    if beside:
-        sides = [(item.box[2] - item.box[0], item.box[3] - item.box[1]) for item in map(draft.objects.get, new)]
-        width = sum(side for side, _ in sides) + GAP * (len(new) - 1)
-        share = min(1.0, NEW_ON * (beside[2] - beside[0]) / width) if on else 1.0
-        left = (beside[0] + beside[2] - share * width) / 2
-        for i, (wide, high) in zip(new, sides, strict=True):
-            box = (left, beside[3] - share * high, left + share * wide, beside[3])
-            draft.objects[i] = replace(draft.objects[i], box=box)
-            left += share * (wide + GAP)
     draft.last = new
     return new
+
+
+def _line_up(draft: Draft, new: list[int], relation: str, other: list[int]) -> None:
+    """Puts new objects into a row where the others stand, before it is put into a relation to them.
+
+    On or inside something they are smaller than that, and where nothing else is yet.
+    """
+    target = draft.around(other)
+    sides = [(item.box[2] - item.box[0], item.box[3] - item.box[1]) for item in map(draft.objects.get, new)]
+    width, height = sum(side for side, _ in sides) + GAP * (len(new) - 1), max(side for _, side in sides)
+    room, left, share = target[2] - target[0], (target[0] + target[2] - width) / 2, 1.0
+    if relation in ("on", "inside"):
+        share = min(1.0, NEW_ON * room / width)
+        bottom = target[1] + SUNK * height if relation == "on" else target[3]
+        around = [item.box for i, item in draft.objects.items() if i not in (*new, *other)]
+        slack = (room - share * width) / 2
+        lefts = [target[0] + slack + at * slack for at in (0, 0.5, -0.5, 1, -1)]  # from the middle outwards
+        left = min(lefts, key=lambda x: covered((x, bottom - share * height, x + share * width, bottom), around))
+    for i, (wide, high) in zip(new, sides, strict=True):
+        box = (left, target[3] - share * high, left + share * wide, target[3])
+        draft.objects[i] = replace(draft.objects[i], box=box)
+        left += share * (wide + GAP)
 
 
 def _free(draft: Draft, axes: Axes) -> Box:
