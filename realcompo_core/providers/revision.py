@@ -38,7 +38,7 @@ SMALLEST = 0.02  # the least side of an object that is made smaller
 STEPS = {"little": 0.1, "": 0.2, "much": 0.35, "far": 1.0}  # of a move, which ends at the border
 FACTORS = {"little": 1.1, "": 1.25, "much": 1.6, "far": 1.6}  # of the sides of what is made bigger
 NEW_LEAST, NEW, NEW_MOST = 0.15, 0.25, 0.4  # sides of an added object, in shorter sides of the picture
-NEW_ON = 0.7  # the share of what it is added on that an object takes at most
+NEW_ON = 0.4  # the share of the width of what it is added on that an object takes at most
 CROWDED = 0.15  # the share of an added object that others may cover without a warning
 EVEN = 1e-6
 
@@ -401,16 +401,16 @@ def _new(draft: Draft, text: str, axes: Axes | None = None) -> list[int]:
 
 
 def _line_up(draft: Draft, new: list[int], relation: str, other: list[int]) -> None:
-    """Puts new objects into a row where the others stand, before it is put into a relation to them.
+    """Makes new objects a row, where the others stand; it is to be put into a relation to them.
 
-    On or inside something they are smaller than that, and where nothing else is yet.
+    On or inside something the new objects are smaller than that, and where nothing else is yet.
     """
     target = draft.around(other)
     sides = [(item.box[2] - item.box[0], item.box[3] - item.box[1]) for item in map(draft.objects.get, new)]
     width, height = sum(side for side, _ in sides) + GAP * (len(new) - 1), max(side for _, side in sides)
     room, left, share = target[2] - target[0], (target[0] + target[2] - width) / 2, 1.0
     if relation in ("on", "inside"):
-        share = min(1.0, NEW_ON * room / width)
+        share = min(1.0, FILLED * room / width, NEW_ON * room / max(side for side, _ in sides))
         bottom = target[1] + SUNK * height if relation == "on" else target[3]
         around = [item.box for i, item in draft.objects.items() if i not in (*new, *other)]
         slack = (room - share * width) / 2
