@@ -561,7 +561,8 @@ def print_schema(wanted: bool) -> None:
 @app.command("layout")
 def layout_command(
     prompt: Annotated[
-        str, typer.Argument(help="What the picture shows.", show_default="with --from, as the layout says")
+        str,
+        typer.Argument(help="What the picture shows; with --from, that of the layout is taken.", show_default=False),
     ] = "",
     from_: Annotated[
         Path | None,

@@ -41,6 +41,7 @@ NEW_LEAST, NEW, NEW_MOST = 0.15, 0.25, 0.4  # sides of an added object, in short
 NEW_ON = 0.4  # the share of the width of what it is added on that an object takes at most
 CROWDED = 0.15  # the share of an added object that others may cover without a warning
 EVEN = 1e-6
+MAX_CLAUSE = 300  # characters
 
 Amount = tuple[str, float | None]  # "little", "", "much" or "far"; or "%" or "px" with a number
 
@@ -106,6 +107,10 @@ class Draft:
 
 
 def _apply(draft: Draft, clause: str) -> None:
+    if len(clause) > MAX_CLAUSE:
+        raise ProviderError(
+            f"instruction: {clause[:MAX_CLAUSE]!r}… has no end within {MAX_CLAUSE} characters, split it"
+        )
     before, warned = list(draft.objects.values()), len(draft.warnings)
     for pattern, change in CHANGES:
         if match := re.fullmatch(pattern, clause, flags=re.IGNORECASE | re.DOTALL):
