@@ -378,6 +378,12 @@ def test_a_mask_of_which_nothing_is_left_is_dropped_with_a_warning():
     assert any("lost its mask" in warning for warning in changed.warnings)
 
 
+def test_what_is_there_already_is_not_touched_by_rounding():
+    layout = Layout((LayoutObject("a cat", (1 / 3, 1 / 3, 2 / 3, 2 / 3)),), prompt="a cat")
+    changed = after("center the cat", layout)
+    assert changed.objects[0] is layout.objects[0] and "changes nothing" in changed.warnings[0]
+
+
 def test_a_mirrored_person_keeps_its_right_hand():
     """The nose stays the nose; the right wrist (4) becomes where the left one (7) was, seen in a mirror."""
     keypoints = tuple((0.01 * i, 0.02 * i, 1.0) for i in range(18))

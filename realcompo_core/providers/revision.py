@@ -103,7 +103,13 @@ class Draft:
                 low, high = at % 2, at % 2 + 2
                 share = (edge - old[low]) / (old[high] - old[low])
                 edges.append(target[low] + share * (target[high] - target[low]))
-            self.objects[i] = in_box(self.objects[i], inside(edges))
+            self.place(i, edges)
+
+    def place(self, number: int, edges: Sequence[float]) -> None:
+        """Puts one object into the box with these edges. One that is there already stays as it is."""
+        item, box = self.objects[number], inside(edges)
+        if max(abs(new - old) for new, old in zip(box, item.box, strict=True)) > EVEN:
+            self.objects[number] = in_box(item, box)
 
 
 def _apply(draft: Draft, clause: str) -> None:
@@ -356,7 +362,7 @@ def _resize(draft: Draft, what: str, axes: Sequence[int], factor: float) -> None
         for axis, side in zip(axes, sides, strict=True):
             middle = (box[axis] + box[axis + 2]) / 2
             box[axis], box[axis + 2] = middle - possible * side / 2, middle + possible * side / 2
-        draft.objects[i] = in_box(draft.objects[i], inside(box))
+        draft.place(i, box)
 
 
 # Adding and removing.
