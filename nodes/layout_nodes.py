@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import comfy.model_management
@@ -40,9 +41,9 @@ from realcompo_core.layout.segmentation import (
     parse_indices,
     parse_phrases,
 )
-from realcompo_core.providers import get_provider, provider_names
-from realcompo_core.providers.prompting import single_message
-from realcompo_core.providers.text import parse_reply
+from realcompo_core.providers import LayoutProvider, TextProvider, get_provider, provider_names
+from realcompo_core.providers.conversation import proposed, revised
+from realcompo_core.providers.prompting import Chat, single_message
 from shapescenes.palette import PALETTE as SHAPESCENES
 
 from .schema import ADVANCED, MAX_SIDE, schema, size_inputs
@@ -146,6 +147,19 @@ class LLMLayout(io.ComfyNode):
                     tooltip="The most tokens that clip writes. Raise it if the reply breaks off.",
                     extra_dict=ADVANCED,
                 ),
+                LayoutType.Input(
+                    "layout",
+                    optional=True,
+                    tooltip="A layout to change as instruction says. Its own prompt counts then, if it has one.",
+                ),
+                io.String.Input(
+                    "instruction",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="What to change in the connected layout: move the cat to the left, make it bigger, add a "
+                    "red ball. Empty: the layout is passed on as it is.",
+                ),
             ],
             outputs=[
                 LayoutType.Output(display_name="layout", tooltip="The objects and their places."),
@@ -154,6 +168,10 @@ class LLMLayout(io.ComfyNode):
                 ),
                 io.String.Output(display_name="elements", tooltip="The boxes as JSON, in thousandths."),
                 io.Image.Output(display_name="preview", tooltip="The layout drawn."),
+                io.String.Output(
+                    display_name="prompt",
+                    tooltip="The sentence for the text encoders: it also names what an instruction added.",
+                ),
             ],
         )
 
@@ -170,25 +188,56 @@ class LLMLayout(io.ComfyNode):
 
     @classmethod
     async def execute(
-        cls, prompt, width, height, provider, seed, clip=None, reply=None, timeout=120.0, max_length=2048
+        cls,
+        prompt,
+        width,
+        height,
+        provider,
+        seed,
+        clip=None,
+        reply=None,
+        timeout=120.0,
+        max_length=2048,
+        layout=None,
+        instruction="",
     ) -> io.NodeOutput:
-        size = (width, height)
-        if reply is None and clip is not None:
-            reply = written_by(clip, single_message(prompt, size), seed, max_length)
-        if reply is None:
-            layout, shown = await proposed_by(provider, prompt, size, seed, timeout)
+        if layout is None and instruction.strip():
+            raise LayoutError(f"instruction {instruction!r}: connect the layout that it changes, or leave it empty")
+        size, replies, notes = (width, height), [], []
+
+        def on_reply(text: str) -> None:
+            replies.append(text)
+            show_on_node(text)  # before it is parsed, so that it can be seen if that fails
+
+        def made_by(source: LayoutProvider) -> Layout:
+            return source.revise(layout, instruction, size) if layout else source.propose(prompt, size)
+
+        if layout:
+            layout = replace(layout, prompt=layout.prompt or prompt)
+            layout.validate(layout.prompt or None)
+        if reply is not None:
+            on_reply(reply)
+            found = made_by(TextProvider(reply))
+        elif layout and not instruction.strip():
+            notes.append("no instruction: the layout is passed on as it is")
+            found = layout
+        elif clip is not None:
+            found = made_by(ClipProvider(clip, seed, max_length, on_reply))
         else:
-            show_on_node(reply)  # before it is parsed, so that it can be seen if that fails
-            layout, shown = parse_reply(reply, prompt, size), reply
-        for warning in layout.warnings:
-            logging.warning("RealCompo: LLM Layout: %s", warning)
-        text = "\n".join([*(f"Note: {warning}" for warning in layout.warnings), shown])
-        picture = picture_of(layout, width, height)
+            found = await asked(provider, made_by, on_reply, seed=seed, timeout=timeout)
+        if len(replies) > 1:
+            notes.append("the first reply could not be used, this is the corrected one")
+        notes += found.warnings
+        for note in notes:
+            logging.warning("RealCompo: LLM Layout: %s", note)
+        text = "\n".join([*(f"Note: {note}" for note in notes), replies[-1] if replies else found.to_json()])
+        picture = picture_of(found, width, height)
         return io.NodeOutput(
-            layout,
-            to_bounding_boxes(layout, width, height),
-            json.dumps(to_elements(layout), ensure_ascii=False),
+            found,
+            to_bounding_boxes(found, width, height),
+            json.dumps(to_elements(found), ensure_ascii=False),
             picture,
+            found.prompt or prompt,
             ui={**ui.PreviewImage(picture).as_dict(), **ui.PreviewText(text).as_dict()},
         )
 
@@ -201,47 +250,67 @@ def known_providers() -> list[str]:
         return ["rules", "text"]
 
 
-def written_by(clip, message: str, seed: int, max_length: int) -> str:
-    """What the language model in `clip` answers to `message`."""
-    try:
-        tokens = clip.tokenize(message, min_length=1, thinking=False)
-        # Reports progress and looks for interrupts at every token.
-        return clip.decode(clip.generate(tokens, do_sample=True, temperature=0.7, max_length=max_length, seed=seed))
-    except AttributeError as error:
-        if "'generate'" not in str(error):
-            raise
-        raise ProviderError(
-            f"clip: a {type(clip.cond_stage_model).__name__} encodes text and cannot write any. Load a language model "
-            "(Qwen3, Gemma, …) with a CLIP loader of a recent ComfyUI, or disconnect clip and choose a provider"
-        ) from error
+class ClipProvider:
+    """Layouts by the language model in `clip`."""
+
+    name = "clip"
+
+    def __init__(self, clip, seed: int, max_length: int, on_reply: Callable[[str], None]):
+        self.clip = clip
+        self.seed = seed
+        self.max_length = max_length
+        self.on_reply = on_reply
+
+    def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
+        return proposed(self._ask, prompt, size)
+
+    def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
+        return revised(self._ask, layout, instruction, size)
+
+    def _ask(self, chat: Chat) -> str:
+        options = {"do_sample": True, "temperature": 0.7, "max_length": self.max_length, "seed": self.seed}
+        try:
+            tokens = self.clip.tokenize(single_message(chat), min_length=1, thinking=False)
+            # Reports progress and looks for interrupts at every token.
+            reply = self.clip.decode(self.clip.generate(tokens, **options))
+        except AttributeError as error:
+            if "'generate'" not in str(error):
+                raise
+            raise ProviderError(
+                f"clip: a {type(self.clip.cond_stage_model).__name__} encodes text and cannot write any. Load a "
+                "language model (Qwen3, Gemma, …) with a CLIP loader of a recent ComfyUI, or disconnect clip and "
+                "choose a provider"
+            ) from error
+        self.on_reply(reply)
+        return reply
 
 
-async def proposed_by(name: str, prompt: str, size: tuple[int, int], seed: int, timeout: float) -> tuple[Layout, str]:
-    """The provider's layout, and what it answered. Asks in a thread, so that the host's other nodes go on."""
+async def asked(
+    name: str,
+    made_by: Callable[[LayoutProvider], Layout],
+    on_reply: Callable[[str], None],
+    seed: int,
+    timeout: float,
+) -> Layout:
+    """What `made_by` makes with the provider `name`. In a thread, so that the host's other nodes go on."""
     stopped = threading.Event()
-    replies = []
 
     def cancelled() -> bool:
         return stopped.is_set() or comfy.model_management.processing_interrupted()
 
-    def on_reply(reply: str) -> None:
-        replies.append(reply)
-        show_on_node(reply)
-
     provider = get_provider(name, seed=seed, timeout=timeout, cancelled=cancelled, on_reply=on_reply)
     progress = comfy.utils.ProgressBar(timeout)
     start = time.monotonic()
-    asked = asyncio.create_task(asyncio.to_thread(provider.propose, prompt, size))
+    task = asyncio.create_task(asyncio.to_thread(made_by, provider))
     try:
-        while not (await asyncio.wait([asked], timeout=POLL))[0]:
+        while not (await asyncio.wait([task], timeout=POLL))[0]:
             progress.update_absolute(time.monotonic() - start)
         progress.update_absolute(timeout)
-        layout = asked.result()
+        return task.result()
     except Cancelled:
         raise comfy.model_management.InterruptProcessingException() from None
     finally:
         stopped.set()  # the host drops this node when another one fails
-    return layout, replies[0] if replies else layout.to_json()
 
 
 def show_on_node(text: str) -> None:

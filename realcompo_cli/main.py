@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -560,7 +560,18 @@ def print_schema(wanted: bool) -> None:
 
 @app.command("layout")
 def layout_command(
-    prompt: PromptArgument,
+    prompt: Annotated[
+        str,
+        typer.Argument(help="What the picture shows; with --from, that of the layout is taken.", show_default=False),
+    ] = "",
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="Layout JSON to change instead.", exists=True, dir_okay=False, show_default=False),
+    ] = None,
+    instruction: Annotated[
+        list[str] | None,
+        typer.Option(help="What to change in it: move the cat to the left. Repeat for more.", show_default=False),
+    ] = None,
     provider: ProviderOption = "rules",
     reply: Annotated[
         typer.FileText | None,
@@ -577,13 +588,27 @@ def layout_command(
         ),
     ] = False,
 ) -> None:
-    """Propose a layout for a sentence: a table, a picture and a JSON file."""
-    from realcompo_core.providers.text import TextProvider
+    """Propose a layout for a sentence, or change one: a table, a picture and a JSON file.
 
+    Examples: realcompo layout "a cat and a dog"
+
+    realcompo layout --from layout.json --instruction "move the cat to the left and make it bigger"
+    """
+    from realcompo_core.providers import TextProvider
+
+    if not prompt and not from_:
+        raise typer.BadParameter("say what the picture shows, or give a layout with --from")
+    if instruction and not from_:
+        raise typer.BadParameter("--instruction changes a layout: give it with --from")
+    if from_ and not instruction and not reply:
+        raise typer.BadParameter("--from: say what to change with --instruction, or give a --reply that does it")
     pixels = size_of(size)
     source = TextProvider(reply.read()) if reply else named_provider(provider, cache)
     with out.status(f"Asking the provider {source.name}"):
-        found = propose(source, prompt, pixels)
+        if from_:
+            found = revise(source, from_, prompt, "\n".join(instruction or []), pixels)
+        else:
+            found = propose(source, prompt, pixels)
     show_layout(found, pixels, output, json)
 
 
@@ -728,9 +753,24 @@ def named_provider(name: str, cache: bool = True) -> LayoutProvider:
 
 def propose(provider: LayoutProvider, prompt: str, size: tuple[int, int]) -> Layout:
     """The provider's layout; what it warns about is shown as a note."""
+    return noted(lambda: provider.propose(prompt, size))
+
+
+def revise(provider: LayoutProvider, path: Path, prompt: str, instruction: str, size: tuple[int, int]) -> Layout:
+    """The layout of a file, changed by the provider; what it warns about is shown as a note."""
+    from dataclasses import replace
+
+    layout = read_layout(path)
+    layout = replace(layout, prompt=prompt or layout.prompt)
+    layout.validate(layout.prompt or None)
+    return noted(lambda: provider.revise(layout, instruction, size))
+
+
+def noted(make: Callable[[], Layout]) -> Layout:
+    """The layout that `make` makes; what is warned about meanwhile is shown as a note."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        layout = provider.propose(prompt, size)
+        layout = make()
     for note in [*layout.warnings, *(str(warning.message) for warning in caught)]:
         err.print(Text(f"note: {note}", "yellow"))
     return layout

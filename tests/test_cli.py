@@ -94,6 +94,51 @@ def test_layout_from_standard_input_notes_what_it_clipped(tmp_path):
     assert result.exit_code == 0 and "clipped" in result.output
 
 
+def test_layout_is_changed_by_instructions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    objects = LayoutObject("a cat", (0.6, 0.5, 0.8, 0.9)), LayoutObject("a dog", (0.1, 0.5, 0.3, 0.9))
+    Path("first.json").write_text(Layout(objects, prompt="a cat and a dog").to_json())
+    turns = ("--instruction", "move the cat to the left", "--instruction", "move it up")
+    result = run("layout", "--from", "first.json", *turns)
+    assert result.exit_code == 0, result.output
+    layout = Layout.from_json(Path("layout.json").read_text())
+    assert [item.box for item in layout.objects] == [(0.4, 0.3, 0.6, 0.7), (0.1, 0.5, 0.3, 0.9)]
+    assert layout.prompt == "a cat and a dog"
+    result = run("layout", "--from", "layout.json", "--instruction", "add a red ball")
+    assert result.exit_code == 0 and "note: the prompt to encode has changed" in flat(result.output), result.output
+    assert Layout.from_json(Path("layout.json").read_text()).prompt == "a cat and a dog, a red ball"
+
+
+def test_layout_is_changed_by_a_reply(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mask = torch.ones(4, 4).numpy()
+    first = Layout((LayoutObject("a cat", (0.0, 0.0, 1.0, 1.0), mask),), prompt="a cat")
+    Path("first.json").write_text(first.to_json())
+    reply = '[{"phrase": "a cat", "box": [0.0, 0.5, 1.0, 1.0]}]'
+    result = run("layout", "--from", "first.json", "--reply", "-", input=reply)
+    assert result.exit_code == 0, result.output
+    [cat] = Layout.from_json(Path("layout.json").read_text()).objects
+    assert cat.box == (0.0, 0.5, 1.0, 1.0) and cat.mask.tolist() == [[False] * 4] * 2 + [[True] * 4] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "say what the picture shows"),
+        (("a cat", "--instruction", "move it"), "give it with --from"),
+        (("--from", "layout.json"), "say what to change with --instruction"),
+        (("--from", "layout.json", "--instruction", "paint it red"), "cannot read the instruction 'paint it red'"),
+        (("a dog", "--from", "layout.json", "--instruction", "move the cat left"), "'a cat' is not in the prompt"),
+    ],
+)
+def test_layouts_and_instructions_want_each_other(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("layout.json").write_text(Layout((LayoutObject("a cat", (0, 0, 1, 1)),), prompt="a cat").to_json())
+    result = run("layout", *arguments)
+    assert result.exit_code in (1, 2) and message in flat(result.output), result.output
+    assert names(tmp_path) == {"layout.json"}
+
+
 @pytest.fixture
 def pose_file(tmp_path):
     """Three people as the OpenPose program writes them, in a picture of 300 x 200 pixels."""

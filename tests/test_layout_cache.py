@@ -19,9 +19,9 @@ class Model(OpenAIProvider):
         self.text = reply
         self.asked = 0
 
-    def reply(self, prompt, size):
+    def reply(self, chat, timeout):
         self.asked += 1
-        return self.text
+        return self.text if isinstance(self.text, str) else self.text[min(self.asked, len(self.text)) - 1]
 
 
 def test_a_request_is_answered_from_disk_the_second_time(tmp_path):
@@ -54,6 +54,25 @@ def test_another_template_is_a_miss(tmp_path, monkeypatch):
     monkeypatch.setattr(openai_server, "TEMPLATE_VERSION", "next")
     CachedProvider(model, tmp_path).propose("a cat", SIZE)
     assert model.asked == 2
+
+
+def test_revisions_are_kept_by_layout_and_instruction(tmp_path):
+    layout = CachedProvider(Model(), tmp_path).propose("a cat", SIZE)
+    moved = Model('[{"phrase": "a cat", "box": [0.3, 0.2, 0.8, 0.9]}]')
+    first = CachedProvider(moved, tmp_path).revise(layout, "move it right", SIZE)
+    again = CachedProvider(moved, tmp_path).revise(layout, "move it right", SIZE)
+    assert again.to_dict() == first.to_dict() != layout.to_dict() and moved.asked == 1
+    CachedProvider(moved, tmp_path).revise(layout, "move it far right", SIZE)
+    CachedProvider(moved, tmp_path).revise(first, "move it right", SIZE)
+    assert moved.asked == 3
+
+
+def test_only_the_repaired_layout_is_stored(tmp_path):
+    model = Model(["no idea", GOOD])
+    CachedProvider(model, tmp_path).propose("a cat", SIZE)
+    assert model.asked == 2
+    other = Model("never asked")
+    assert CachedProvider(other, tmp_path).propose("a cat", SIZE).objects and other.asked == 0
 
 
 def test_a_reply_that_does_not_parse_is_not_stored(tmp_path):

@@ -11,9 +11,18 @@ import jsonschema
 import pytest
 
 from realcompo_core.errors import Cancelled, ProviderError, ReplyError
+from realcompo_core.layout import Layout, LayoutObject
 from realcompo_core.providers import OpenAIProvider, get_provider, provider_names
-from realcompo_core.providers.profiles import Profile, load_profile, profile_names
-from realcompo_core.providers.prompting import EXAMPLES, REPLY_SCHEMA, messages, single_message
+from realcompo_core.providers.profiles import Profile, load_profile, profile_names, usable_profiles
+from realcompo_core.providers.prompting import (
+    EXAMPLES,
+    MAX_QUOTED,
+    REPLY_SCHEMA,
+    messages,
+    repair_messages,
+    revision_messages,
+    single_message,
+)
 from realcompo_core.providers.text import parse_reply
 
 SECRET = "sk-very-secret-0123456789"
@@ -60,8 +69,8 @@ def send(body, status=200, **headers):
     return respond
 
 
-def say(text):
-    return send(json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}))
+def say(text, **message):
+    return send(json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": text, **message}}]}))
 
 
 def hang(handler):
@@ -97,9 +106,12 @@ def serving(*script):
         server.socket.close()
 
 
-def ask(server, timeout=5.0, retries=0, **options):
-    profile = Profile("local", server.url, "tiny", SECRET)
-    return OpenAIProvider(profile, timeout=timeout, retries=retries, **options).propose(PROMPT, (768, 512))
+def provider_of(server, timeout=5.0, retries=0, **options):
+    return OpenAIProvider(Profile("local", server.url, "tiny", SECRET), timeout=timeout, retries=retries, **options)
+
+
+def ask(server, **options):
+    return provider_of(server, **options).propose(PROMPT, (768, 512))
 
 
 @pytest.fixture(autouse=True)
@@ -145,12 +157,165 @@ def test_prose_and_fences_around_the_answer(text):
         assert len(ask(server).objects) == 2
 
 
-@pytest.mark.parametrize("status", [400, 422])
-def test_server_without_structured_output_is_asked_for_text(status):
-    refusal = send('{"error": {"message": "response_format is not supported"}}', status)
-    with serving(refusal, say(ANSWER)) as server:
-        assert len(ask(server).objects) == 2
-    assert ["response_format" in body for _, _, body in server.requests] == [True, False]
+def takes(*types):
+    """A server that answers to these types of response_format, and refuses others as that server does."""
+
+    def respond(handler):
+        form = handler.server.requests[-1][2].get("response_format", {"type": "absent"})
+        nested = form.get("json_schema", form).get("schema")
+        if form["type"] not in types:
+            send('{"error": {"message": "response_format.type must be another"}}', types[-1])(handler)
+        elif form["type"] != "absent" and nested != REPLY_SCHEMA:
+            send('{"error": "no schema"}', 400)(handler)
+        else:
+            say(ANSWER)(handler)
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    ("server_script", "asked"),
+    [
+        (takes("json_schema", "json_object", "absent", 400), ["json_schema"]),  # OpenAI, Ollama, vLLM, llama.cpp
+        (takes("json_schema", "text", "absent", 400), ["json_schema"]),  # LM Studio
+        (takes("json_object", "text", "absent", 422), ["json_schema", "json_object"]),  # llama-cpp-python
+        (takes("absent", 400), ["json_schema", "json_object", "absent"]),
+    ],
+)
+def test_servers_are_asked_for_json_in_the_way_that_they_take(server_script, asked):
+    with serving(server_script) as server:
+        provider = provider_of(server)
+        for _ in range(2):
+            assert len(provider.propose(PROMPT, (768, 512)).objects) == 2
+    types = [body.get("response_format", {"type": "absent"})["type"] for _, _, body in server.requests]
+    assert types == [*asked, asked[-1]], "what was refused is not asked for again"
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("content", ["", None])
+def test_an_answer_in_the_place_of_the_reasoning_is_taken(field, content):
+    """LM Studio, Ollama and vLLM put it there if they hold a thinking model's first word to the schema."""
+    with serving(say(content, **{field: ANSWER})) as server:
+        assert [item.phrase for item in ask(server).objects] == ["an owl", "a sleeping fox"]
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_a_model_that_only_thought_is_told_so(field):
+    thoughts = "The owl is a bird. " * 30
+    with serving(say("", **{field: thoughts})) as server, pytest.raises(ProviderError) as caught:
+        ask(server)
+    message = str(caught.value)
+    assert f"{len(thoughts)} characters of reasoning and no answer" in message and "thinking off" in message
+    assert len(server.requests) == 1
+
+
+def test_reasoning_beside_an_answer_is_passed_over():
+    with serving(say(ANSWER, reasoning_content=ANSWER.replace("owl", "cat"))) as server:
+        assert ask(server).objects[0].phrase == "an owl"
+
+
+RENAMED = ANSWER.replace("a sleeping fox", "a dog")
+
+
+def test_a_bad_reply_is_asked_to_be_corrected_with_its_error():
+    replies = []
+    with serving(say(RENAMED), say(ANSWER)) as server:
+        layout = ask(server, on_reply=replies.append)
+    assert [item.phrase for item in layout.objects] == ["an owl", "a sleeping fox"]
+    assert replies == [RENAMED, ANSWER]
+    first, second = (body["messages"] for _, _, body in server.requests)
+    assert second[:-2] == first
+    assert second[-2] == {"role": "assistant", "content": RENAMED}
+    assert second[-1]["role"] == "user" and "phrase 'a dog' is not in the prompt" in second[-1]["content"]
+    assert "The reply was" not in second[-1]["content"], "the model knows its own reply"
+
+
+def test_two_bad_replies_are_the_end_and_both_are_told():
+    with serving(say("An owl is a bird."), say(RENAMED), say(ANSWER)) as server, pytest.raises(ReplyError) as caught:
+        ask(server)
+    assert len(server.requests) == 2
+    message = str(caught.value)
+    assert "phrase 'a dog' is not in the prompt" in message and "no list of objects" in message
+    assert caught.value.reply == RENAMED and RENAMED[-100:] in message
+
+
+def test_a_server_that_fails_while_it_corrects():
+    with serving(say("An owl is a bird."), send("oops", 500)) as server, pytest.raises(ReplyError) as caught:
+        ask(server)
+    assert "An owl is a bird" in str(caught.value) and "status 500" in str(caught.value)
+
+
+def test_the_timeout_counts_for_both_questions():
+    def late(handler):
+        handler.server.released.wait(0.3)
+        say("An owl is a bird.")(handler)
+
+    start = time.monotonic()
+    with serving(late, hang) as server, pytest.raises(ReplyError, match="within 0.6 s"):
+        ask(server, timeout=0.6)
+    assert 0.5 < time.monotonic() - start < 0.85
+
+
+def test_a_long_reply_is_quoted_in_part_and_without_its_reasoning():
+    chat = messages(PROMPT, (512, 512))
+    error = ReplyError("no")
+    assert repair_messages(chat, "<think>An owl ...</think> Sorry.", error)[-2]["content"] == "Sorry."
+    assert len(repair_messages(chat, "x" * 10 * MAX_QUOTED, error)[-2]["content"]) == MAX_QUOTED
+
+
+def layout_so_far():
+    objects = (
+        LayoutObject("an owl", (0.3333333, 0.05, 0.65, 0.45)),
+        LayoutObject("a sleeping fox", (0.1, 0.5, 0.8, 0.9)),
+    )
+    return Layout(objects, "a forest", prompt=PROMPT)
+
+
+def revised_by(reply, instruction="move the fox down", **options):
+    with serving(*(say(text) for text in reply)) as server:
+        layout = provider_of(server, **options).revise(layout_so_far(), instruction, (768, 512))
+    return layout, server.requests
+
+
+def reply_of(*objects, **scene):
+    listed = [{"phrase": phrase, "box": box} for phrase, box in objects]
+    return json.dumps({"reasoning": "", "background": "", "negative": "", **scene, "objects": listed})
+
+
+def test_a_revision_continues_the_chat_of_the_layout():
+    reply = reply_of(("an owl", [0.333, 0.05, 0.65, 0.45]), ("the sleeping fox", [0.1, 0.6, 0.8, 0.95]))
+    layout, [(_, _, body)] = revised_by([reply])
+    assert body["messages"][:-2] == messages(PROMPT, (768, 512))
+    assert body["messages"][-2]["role"] == "assistant"
+    assert json.loads(body["messages"][-2]["content"])["objects"][0] == {
+        "phrase": "an owl",
+        "box": [0.333, 0.05, 0.65, 0.45],
+    }
+    assert "move the fox down" in body["messages"][-1]["content"]
+    owl, fox = layout.objects
+    assert owl.box == (0.3333333, 0.05, 0.65, 0.45), "a box that was only rounded stays as it was"
+    assert (fox.phrase, fox.box) == ("a sleeping fox", (0.1, 0.6, 0.8, 0.95))
+    assert (layout.prompt, layout.background, layout.warnings) == (PROMPT, "a forest", ())
+
+
+def test_a_revision_that_adds_and_removes_says_what_becomes_of_the_prompt():
+    reply = reply_of(("an owl", [0.333, 0.05, 0.65, 0.45]), ("a red ball", [0.1, 0.6, 0.3, 0.8]), background="a beach")
+    layout, _ = revised_by([reply], "a red ball in place of the fox, on a beach")
+    assert layout.prompt == "an owl above a sleeping fox, a red ball" and layout.background == "a beach"
+    assert any(layout.prompt in warning for warning in layout.warnings)
+    assert any("removed 'a sleeping fox'" in warning for warning in layout.warnings)
+
+
+def test_a_bad_revision_is_repaired_too():
+    bad = reply_of(("an owl", [0.6, 0.1, 0.3, 0.4]))
+    good = reply_of(("an owl", [0.3, 0.1, 0.6, 0.4]), ("a sleeping fox", [0.1, 0.5, 0.8, 0.9]))
+    layout, requests = revised_by([bad, good])
+    assert layout.objects[0].box == (0.3, 0.1, 0.6, 0.4) and len(requests) == 2
+
+
+def test_a_prose_revision_ends_in_a_reply_error():
+    with pytest.raises(ReplyError, match="I moved it"):
+        revised_by(["I moved it."])
 
 
 def test_prose_without_a_layout_is_quoted():
@@ -189,6 +354,9 @@ def echo_key(handler):
         (send('{"choices": [{"mess'), "not answer with a chat completion.*choices"),
         (send('{"choices": []}'), "not answer with a chat completion"),
         (send('{"choices": [{"message": {"content": null}}]}'), "not answer with a chat completion"),
+        (send('{"choices": [{"message": {"content": " "}}]}'), "an empty answer"),
+        (send('{"choices": [{"message": "text"}]}'), "not answer with a chat completion"),
+        (send('{"choices": {"0": 1}}'), "not answer with a chat completion"),
         (send("[" * 100_000), "not answer with a chat completion"),
         (send(b"\xff\xfe"), "not answer with a chat completion"),
         (send("<html>hello</html>", Content_Type="text/html"), "not answer with a chat completion.*<html>"),
@@ -291,6 +459,21 @@ def test_profile_from_the_environment_alone(monkeypatch):
     assert load_profile("lm_studio") == Profile("lm_studio", "http://localhost:1234/v1", "qwen")
 
 
+def test_usable_profiles_have_all_that_it_takes(monkeypatch, profiles):
+    path = profiles(
+        {
+            "ollama": {"url": "http://localhost:11434/v1", "model": "m"},
+            "no_model": {"url": "http://localhost:1234/v1"},
+            "no_address": {"model": "m"},
+        }
+    )
+    assert [profile.name for profile in usable_profiles()] == ["ollama"], "OpenAI's own address wants a key"
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    assert [profile.name for profile in usable_profiles()] == ["ollama", "openai"]
+    path.write_text("{")
+    assert usable_profiles() == []
+
+
 def test_key_is_not_in_the_repr():
     assert SECRET not in repr(Profile("a", "http://a.example", "m", SECRET))
 
@@ -334,9 +517,17 @@ def test_get_provider_knows_every_name_and_lists_them_for_others(profiles):
 
 
 def test_single_message_holds_the_whole_chat():
-    text = single_message(PROMPT, (768, 512))
-    assert all(message["content"] in text for message in messages(PROMPT, (768, 512)))
+    chat = messages(PROMPT, (768, 512))
+    text = single_message(chat)
+    assert all(message["content"] in text for message in chat)
     assert text.endswith(f"768 x 512 pixels\nSentence: {PROMPT}\nAnswer:")
+    longer = repair_messages(
+        revision_messages(layout_so_far(), "move the fox down", (768, 512)), "no", ReplyError("why")
+    )
+    text = single_message(longer)
+    order = ["768 x 512", "a sleeping fox", "move the fox down", "Answer: no", "why"]
+    positions = [text.rindex(piece) for piece in order]
+    assert positions == sorted(positions) and text.endswith("Answer:")
 
 
 def test_examples_follow_the_rules_that_they_teach():

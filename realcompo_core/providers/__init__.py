@@ -8,10 +8,10 @@ from typing import Protocol
 from ..errors import ProviderError
 from ..layout import Layout
 from .cache import CachedProvider
+from .given_reply import TextProvider
 from .openai_server import OpenAIProvider
 from .profiles import load_profile, profile_names
 from .rules import RulesProvider
-from .text import TextProvider
 
 
 class LayoutProvider(Protocol):
@@ -24,6 +24,13 @@ class LayoutProvider(Protocol):
 
         Raises `ProviderError` if the provider does not answer, `ReplyError` if its answer holds no usable layout, and
         `Cancelled` if the caller asked to stop.
+        """
+
+    def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
+        """`layout` changed as `instruction` says ("move the cat to the left"), for a picture of `size` pixels.
+
+        Objects that the instruction does not speak of stay as they are. The new layout's prompt names what was added.
+        Raises as `propose`; ProviderError as well for an instruction that the provider cannot read.
         """
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from ..files import write_file
@@ -17,8 +18,9 @@ from .openai_server import OpenAIProvider
 class CachedProvider:
     """Asks `provider` once per request; afterwards the layout comes from `folder`.
 
-    A request is the provider's `request_key` (address, model, seed, template, prompt, size). A reply that cannot be
-    parsed raises and is not stored. A damaged file counts as absent. A folder that cannot be written gives a warning.
+    A request is the provider's `request_key` (address, model, seed, template, size; the prompt, or a layout and an
+    instruction). Replies that cannot be parsed raise and are not stored. A damaged file counts as absent. A folder that
+    cannot be written gives a warning.
     """
 
     def __init__(self, provider: OpenAIProvider, folder: Path | None = None):
@@ -27,17 +29,25 @@ class CachedProvider:
         self.folder = cache_folder() if folder is None else Path(folder)
 
     def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
-        key = json.dumps(self.provider.request_key(prompt, size), sort_keys=True)
+        request = self.provider.request_key(size, prompt=prompt)
+        return self._kept(request, lambda: self.provider.propose(prompt, size))
+
+    def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
+        request = self.provider.request_key(size, layout=layout.to_dict(), instruction=instruction)
+        return self._kept(request, lambda: self.provider.revise(layout, instruction, size))
+
+    def _kept(self, request: dict, ask: Callable[[], Layout]) -> Layout:
+        key = json.dumps(request, sort_keys=True)
         path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
         try:
             return Layout.from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            layout = self.provider.propose(prompt, size)
+            layout = ask()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, layout.to_json(), shared=True)
         except OSError as error:
-            warnings.warn(f"the layout is not cached, {path} cannot be written: {error}", stacklevel=2)
+            warnings.warn(f"the layout is not cached, {path} cannot be written: {error}", stacklevel=3)
         return layout
 
 

@@ -13,21 +13,30 @@ from threading import Thread
 
 from ..errors import Cancelled, ProviderError
 from ..layout import Layout
+from .conversation import Ask, proposed, revised
 from .profiles import Profile, profiles_file, variable
-from .prompting import REPLY_SCHEMA, TEMPLATE_VERSION, messages
-from .text import parse_reply
+from .prompting import REPLY_SCHEMA, TEMPLATE_VERSION, Chat
 
 MAX_BODY = 4 * 2**20  # bytes; a layout takes a few kilobytes, a long chain of thought some hundred
 POLL = 0.05  # seconds between two looks at `cancelled`
+# How an answer of the schema is asked for. A server that refuses one way (status 400 or 422) is asked in the next:
+# OpenAI, Ollama, LM Studio, vLLM and llama.cpp take the first; llama-cpp-python takes the second.
+RESPONSE_FORMATS = (
+    {"type": "json_schema", "json_schema": {"name": "layout", "strict": True, "schema": REPLY_SCHEMA}},
+    {"type": "json_object", "schema": REPLY_SCHEMA},
+    None,
+)
+REASONING_FIELDS = ("reasoning_content", "reasoning")  # where servers put what a model thinks
 SENT_HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
 
 
 class OpenAIProvider:
     """Asks the model of `profile` for a layout.
 
-    `timeout` is in seconds, for the whole proposal with all retries. `retries` is the number of further attempts, with
-    growing pauses, after status 408, 409, 429 or 5xx and after connection errors. `cancelled` is polled; once it is
-    true, `propose` raises `Cancelled`. `on_reply` is called with the model's reply before it is parsed.
+    The model is asked to correct an unusable reply, once. `timeout` is in seconds, for both questions and all retries.
+    `retries` is the number of further attempts, with growing pauses, after status 408, 409, 429 or 5xx and after
+    connection errors. `cancelled` is polled; once it is true, `Cancelled` is raised. `on_reply` is called with each
+    reply before it is parsed.
     """
 
     def __init__(
@@ -46,17 +55,18 @@ class OpenAIProvider:
         self.retries = retries
         self.cancelled = cancelled
         self.on_reply = on_reply
+        self.response_formats = RESPONSE_FORMATS  # from the one on that the server took last
 
-    def request_key(self, prompt: str, size: tuple[int, int]) -> dict:
-        """Everything that the reply depends on, as JSON data."""
+    def request_key(self, size: tuple[int, int], **request) -> dict:
+        """Everything that the reply depends on, as JSON data; `request` is what was asked."""
         return {
             "provider": self.name,
             "url": self.profile.url,
             "model": self.profile.model,
             "seed": self.seed,
             "template": TEMPLATE_VERSION,
-            "prompt": prompt,
             "size": list(size),
+            **request,
         }
 
     def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
@@ -65,24 +75,37 @@ class OpenAIProvider:
         Raises `ProviderError`, which says why the server did not answer, or `ReplyError`, which quotes an answer that
         holds no usable layout.
         """
-        reply = self.reply(prompt, size)
-        self.on_reply(reply)
-        return parse_reply(reply, prompt=prompt, size=size, format="xyxy")
+        return proposed(self._asking(), prompt, size, format="xyxy")
 
-    def reply(self, prompt: str, size: tuple[int, int]) -> str:
-        """The model's reply, unparsed."""
+    def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
+        """`layout` changed by the model as `instruction` says; raises as `propose`. See `continued`."""
+        return revised(self._asking(), layout, instruction, size, format="xyxy")
+
+    def _asking(self) -> Ask:
+        """Asks for a reply, and for another one in what is left of the time."""
+        deadline = time.monotonic() + self.timeout
+
+        def ask(chat: Chat) -> str:
+            reply = self.reply(chat, deadline - time.monotonic())
+            self.on_reply(reply)
+            return reply
+
+        return ask
+
+    def reply(self, chat: Chat, timeout: float) -> str:
+        """The model's reply to `chat`, unparsed, within `timeout` seconds."""
         client = self._client()
         answer: Future[str] = Future()
 
         def ask():
             try:
-                answer.set_result(self._ask(client, messages(prompt, size)))
+                answer.set_result(self._ask(client, chat))
             except BaseException as error:
                 answer.set_exception(error)
 
         # A thread, as a read from a hanging server cannot be interrupted; a daemon, so that it never delays the exit.
         Thread(target=ask, daemon=True).start()
-        deadline = time.monotonic() + self.timeout
+        deadline = time.monotonic() + timeout
         try:
             while not wait([answer], timeout=POLL).done:
                 if self.cancelled():
@@ -120,15 +143,11 @@ class OpenAIProvider:
             ),
         )
 
-    def _ask(self, client, chat: list[dict[str, str]]) -> str:
+    def _ask(self, client, chat: Chat) -> str:
         import openai
 
-        structured = {"type": "json_schema", "json_schema": {"name": "layout", "strict": True, "schema": REPLY_SCHEMA}}
         try:
-            try:
-                body = self._body(client, chat, response_format=structured)
-            except (openai.BadRequestError, openai.UnprocessableEntityError):  # a server without structured output
-                body = self._body(client, chat)
+            body = self._formatted(client, chat)
         except openai.APITimeoutError:
             raise self._timeout_error() from None
         except openai.APIStatusError as error:
@@ -140,7 +159,21 @@ class OpenAIProvider:
             ) from None
         return self._content(body)
 
-    def _body(self, client, chat: list[dict[str, str]], **options) -> bytes:
+    def _formatted(self, client, chat: Chat) -> bytes:
+        """The body of the answer, in the first of the response formats that the server takes."""
+        import openai
+
+        for i, form in enumerate(self.response_formats):
+            try:
+                body = self._body(client, chat, **({"response_format": form} if form else {}))
+            except (openai.BadRequestError, openai.UnprocessableEntityError):
+                if form is None:
+                    raise
+            else:
+                self.response_formats = self.response_formats[i:]
+                return body
+
+    def _body(self, client, chat: Chat, **options) -> bytes:
         """The body of the answer, read in pieces so that an endless one does not fill the memory."""
         request = client.chat.completions.with_streaming_response.create(
             model=self.profile.model, messages=chat, seed=self.seed, **options
@@ -162,14 +195,27 @@ class OpenAIProvider:
 
     def _content(self, body: bytes) -> str:
         try:
-            content = json.loads(body)["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-            content = None
+            message = json.loads(body)["choices"][0]["message"]
+            content = message.get("content")
+            reasoning = next((message[field] for field in REASONING_FIELDS if message.get(field)), None)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            content = reasoning = None
+        if isinstance(reasoning, str) and not content:
+            # Servers that hold the reasoning to the schema too put the whole answer there.
+            if not _is_json_object(reasoning):
+                raise ProviderError(
+                    f"{self._who} sent {len(reasoning)} characters of reasoning and no answer, ending in "
+                    f"{self._shown(reasoning[-100:])!r}: switch the model's thinking off, allow it more tokens (a "
+                    "larger context), or choose a model that does not think"
+                )
+            content = reasoning
         if not isinstance(content, str):
             raise ProviderError(
                 f"{self._who} did not answer with a chat completion but with "
                 f"{self._shown(body.decode(errors='replace'))!r}: the address usually ends in /v1"
             )
+        if not content.strip():
+            raise ProviderError(f"{self._who} sent an empty answer: try another seed or another model")
         return self.profile.hide_key(content)
 
     @property
@@ -196,3 +242,10 @@ class OpenAIProvider:
         else:
             advice = "check address and model"
         return ProviderError(f"{self._who} answered with status {status}, {advice}. It said: {self._shown(message)!r}")
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -96,6 +96,18 @@ def load_profile(name: str) -> Profile:
     return profile
 
 
+def usable_profiles() -> list[Profile]:
+    """The profiles that can be asked as they are: with an address, a model and, for OpenAI's own address, a key.
+
+    Profiles that lack one of these, and a file that cannot be read, count as none; `load_profile` says what is wrong.
+    """
+    try:
+        names = profile_names()
+    except ProviderError:
+        return []
+    return [profile for name in names if (profile := _usable(name))]
+
+
 def variable(name: str, field_name: str) -> str:
     """The environment variable that overrides a field of the provider `name`."""
     return f"REALCOMPO_{re.sub('[^A-Za-z0-9]', '_', name)}_{field_name}".upper()
@@ -123,6 +135,14 @@ def _read_file() -> Mapping[str, dict[str, str]]:
             if not isinstance(value, str):
                 raise ProviderError(f"{path}: {key!r} of provider {name!r} is not a string; put it in quotes")
     return data
+
+
+def _usable(name: str) -> Profile | None:
+    try:
+        profile = load_profile(name)
+    except ProviderError:
+        return None
+    return profile if profile.key or not _is_openai(profile.url) else None
 
 
 def _address(url: str) -> str:

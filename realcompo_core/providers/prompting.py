@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 
+from ..errors import ProviderError, ReplyError
+from ..layout import Layout
+
+Chat = list[dict[str, str]]  # messages with "role" and "content", in their order
+MAX_QUOTED = 8000  # characters of an unusable reply that the model is shown again
+
 TEMPLATE_VERSION = "1"
 """Part of the cache key: raise it with every change of the wording below."""
 
@@ -60,7 +66,20 @@ EXAMPLES = {
 }
 
 
-def messages(prompt: str, size: tuple[int, int]) -> list[dict[str, str]]:
+REVISION = """\
+Change this layout: {instruction}
+
+Answer with the whole new layout, as one JSON object with the same keys. Objects that this does not speak of keep their
+phrase and their box to the digit. Objects that it removes are left out. An object that it adds gets a phrase in the
+words of this instruction, in the language of the sentence."""
+
+REPAIR = """\
+This answer cannot be used: {error}.
+
+Answer again, with the whole corrected JSON object and nothing else."""
+
+
+def messages(prompt: str, size: tuple[int, int]) -> Chat:
     """The chat that asks for the layout of `prompt` in a picture of `size` = (width, height) pixels."""
     shown = [{"role": "system", "content": INSTRUCTIONS}]
     for sentence, answer in EXAMPLES.items():
@@ -71,11 +90,44 @@ def messages(prompt: str, size: tuple[int, int]) -> list[dict[str, str]]:
     return [*shown, {"role": "user", "content": _question(prompt, size)}]
 
 
-def single_message(prompt: str, size: tuple[int, int]) -> str:
-    """The chat of `messages` as one text, for a model that is given a single message."""
-    system, *examples, question = (message["content"] for message in messages(prompt, size))
-    shown = [f"{asked}\nAnswer: {answer}" for asked, answer in zip(examples[::2], examples[1::2], strict=True)]
-    return "\n\n".join([system, *shown, f"{question}\nAnswer:"])
+def revision_messages(layout: Layout, instruction: str, size: tuple[int, int]) -> Chat:
+    """The chat that asks to change `layout` as `instruction` says: as if the model had proposed it itself.
+
+    Raises `ProviderError` for an empty instruction.
+    """
+    if not instruction.strip():
+        raise ProviderError("the instruction is empty: say what to change, for example 'move the cat to the left'")
+    so_far = {
+        "reasoning": "This is the layout so far.",
+        "background": layout.background,
+        "negative": layout.negative,
+        "objects": [
+            {"phrase": item.phrase, "box": [round(float(edge), 3) for edge in item.box]} for item in layout.objects
+        ],
+    }
+    return [
+        *messages(layout.prompt, size),
+        {"role": "assistant", "content": json.dumps(so_far, ensure_ascii=False)},
+        {"role": "user", "content": REVISION.format(instruction=instruction.strip())},
+    ]
+
+
+def repair_messages(chat: Chat, reply: str, error: ReplyError) -> Chat:
+    """`chat`, the reply that it got, and the request to correct it, which quotes the error."""
+    answer = reply.rpartition("</think>")[2].strip() or reply  # models are not shown their own reasoning again
+    return [
+        *chat,
+        {"role": "assistant", "content": answer[:MAX_QUOTED]},
+        {"role": "user", "content": REPAIR.format(error=error.__cause__ or error)},
+    ]
+
+
+def single_message(chat: Chat) -> str:
+    """`chat` as one text, for a model that is given a single message."""
+    system, *turns = (message["content"] for message in chat)
+    *turns, last = turns
+    shown = [f"{asked}\nAnswer: {answer}" for asked, answer in zip(turns[::2], turns[1::2], strict=True)]
+    return "\n\n".join([system, *shown, f"{last}\nAnswer:"])
 
 
 def _question(prompt: str, size: tuple[int, int]) -> str:

@@ -6,6 +6,7 @@ from ..errors import ProviderError
 from ..layout import Layout, LayoutObject
 from .english.grammar import parse
 from .placement import place
+from .revision import revise
 
 
 class RulesProvider:
@@ -30,3 +31,7 @@ class RulesProvider:
         warnings = (*scene.warnings, *excluded)
         layout = Layout(objects, ", ".join(scene.background), ", ".join(scene.absent), prompt, warnings)
         return layout.validate(prompt)
+
+    def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
+        """`layout` changed as `instruction` says, in the closed form of English that `revision` reads."""
+        return revise(layout, instruction, size)

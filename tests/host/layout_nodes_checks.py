@@ -98,11 +98,14 @@ class Clip:
 
 
 class LanguageModel(Clip):
-    """A clip that can write: always the same reply."""
+    """A clip that can write: the given replies, the last one for ever."""
 
-    def __init__(self, reply):
+    def __init__(self, *replies):
         super().__init__()
-        self.cond_stage_model = SimpleNamespace(generate=lambda tokens, **options: reply)
+        left = list(replies)
+        self.cond_stage_model = SimpleNamespace(
+            generate=lambda tokens, **options: left.pop(0) if len(left) > 1 else left[0]
+        )
 
 
 def gligen(width=768):
@@ -129,7 +132,8 @@ def check_schemas():
 
 
 def check_rules_layout_in_every_form():
-    (layout, boxes, elements, preview), shown = llm_layout()
+    (layout, boxes, elements, preview, prompt), shown = llm_layout()
+    assert prompt == layout.prompt == PROMPT
     assert [item.phrase for item in layout.objects] == ["a red circle", "a blue square"]
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
     assert boxes[0]["label"] == boxes[0]["metadata"]["desc"] == "a red circle"
@@ -147,6 +151,51 @@ def check_reply_comes_before_clip_and_clip_before_provider():
     other = REPLY.replace("0.125", "0.25")
     (layout, *_), _ = llm_layout(provider="nobody", clip=Clip(), reply=other)
     assert layout.objects[0].box[0] == 0.25
+
+
+def check_a_bad_reply_of_clip_is_corrected_once():
+    renamed = REPLY.replace("a blue square", "a blue dog")
+    model = LanguageModel(renamed, REPLY)
+    (layout, *_), shown = llm_layout(clip=model)
+    assert len(layout.objects) == 2 and len(model.texts) == 2
+    assert model.texts[1].startswith(model.texts[0]) and renamed in model.texts[1] and "a blue dog" in model.texts[1]
+    assert "corrected" in shown["text"][0] and shown["text"][0].endswith(REPLY)
+    fails(
+        "LLMLayout",
+        *("unusable reply", "'a blue dog' is not in the prompt", "no list of objects"),
+        **{"prompt": PROMPT, **SIZE, "provider": "rules", "seed": 0, "clip": LanguageModel(renamed, "no")},
+    )
+
+
+def check_an_instruction_changes_the_connected_layout():
+    (before, *_), _ = llm_layout()
+    (moved, boxes, *_, prompt), shown = llm_layout(prompt="unused", layout=before, instruction="swap both objects")
+    assert prompt == moved.prompt == PROMPT and boxes[0]["x"] > boxes[1]["x"] and "Note" not in shown["text"][0]
+    (more, *_, prompt), shown = llm_layout(layout=before, instruction="add a red ball")
+    assert prompt == more.prompt == f"{PROMPT}, a red ball" and prompt in shown["text"][0]
+
+    reply = REPLY.replace("0.125", "0.25")
+    model = LanguageModel(reply)
+    (by_clip, *_), _ = llm_layout(layout=before, instruction="move the circle right", clip=model)
+    assert by_clip.objects[0].box[0] == 0.25 and "move the circle right" in model.texts[0]
+    (by_reply, *_), _ = llm_layout(layout=before, reply=reply)
+    assert by_reply.to_dict() == by_clip.to_dict()
+
+
+def check_a_layout_and_an_instruction_want_each_other():
+    (before, *_), _ = llm_layout()
+    (same, *_, prompt), shown = llm_layout(layout=before, instruction=" ", clip=LanguageModel("never asked"))
+    assert [item.box for item in same.objects] == [item.box for item in before.objects] and prompt == PROMPT
+    assert "no instruction" in shown["text"][0]
+    nameless = layout_of(("a red circle", [0.5, 0.5, 0.8, 0.8]))
+    (named, *_, prompt), _ = llm_layout(layout=nameless, instruction="")
+    assert named.prompt == prompt == PROMPT, "a layout without a prompt gets the node's"
+    ask = {"prompt": PROMPT, **SIZE, "provider": "rules", "seed": 0}
+    fails("LLMLayout", "instruction", "connect the layout", **ask, instruction="move the circle")
+    fails(
+        "LLMLayout", "'a cat' is not in the prompt", **ask, layout=layout_of(("a cat", [0, 0, 1, 1])), instruction="x"
+    )
+    fails("LLMLayout", "cannot read", "paint it", "swap X and Y", **ask, layout=before, instruction="paint it")
 
 
 def check_wrong_replies_and_models():
@@ -230,7 +279,7 @@ def check_provider_ends_when_the_host_drops_the_node():
 
 
 def check_layout_from_boxes():
-    (layout, boxes, elements, _), _ = llm_layout(reply=REPLY)
+    (layout, boxes, elements, *_), _ = llm_layout(reply=REPLY)
     phrases = [item.phrase for item in layout.objects]
     for data in (boxes, [boxes], json.dumps(boxes), json.loads(elements), elements):
         (found,), _ = call("LayoutFromBoxes", boxes=data, **SIZE, prompt=PROMPT)
