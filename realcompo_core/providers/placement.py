@@ -35,6 +35,7 @@ NEATNESS = 0.75  # the share of object size that is given up to have middles on 
 DECENT = 0.08  # the object size below which directions may be diagonal
 CENTRED, ALIGNED, RELAXED = LEVELS = (0, 1, 2)  # how neat: middles on one line, side by side, just as stated
 SHAPES = ("square", "row", "column")  # of the objects of a group
+MAX_EXCLUDED = 5  # relations that are left out one by one, before whole conflicts are
 MAX_TRIALS = 100  # alternatives tried for one object size
 
 WORN = {
@@ -61,9 +62,10 @@ def place(scene: SceneGraph, aspect: float) -> tuple[list[tuple[str, Box]], list
     left_out: list[str] = []
     stated = list(scene.relations)
     while (boxes := _place(scene.groups, stated, aspect)) is None:
-        excluded = _conflict(scene.groups, stated, aspect)[-1]
-        left_out.append(excluded.text)
-        stated = [relation for relation in stated if relation is not excluded]
+        conflict = _conflict(scene.groups, stated, aspect)
+        excluded = conflict[-1:] if len(left_out) < MAX_EXCLUDED else conflict
+        left_out += [relation.text for relation in excluded]
+        stated = [relation for relation in stated if relation not in excluded]
     return boxes, list(dict.fromkeys(left_out))
 
 
@@ -211,7 +213,7 @@ class _Geometry:
         if name == "inside":
             return [self.within(0, a, b, GAP / 2) + self.within(1, a, b, GAP / 2)]
         if name in WORN:
-            return [self.within(0, a, b, 0.0) + self._at_height(name, a, b)]
+            return [self.within(0, a, b, NARROW_GAP) + self._at_height(name, a, b)]
         if name == "held":  # it reaches over an edge
             overlap = OVERLAP * self.size * min(block_scale for block_scale in (self.cells[a.index] / self.size, 1.0))
             (a_low, a_high), (b_low, b_high) = _edges(a), _edges(b)

@@ -152,16 +152,3 @@ def _address(url: str) -> str:
 def _is_openai(url: str) -> bool:
     parts = urlsplit(url)
     return parts.scheme == "https" and parts.hostname == "api.openai.com" and parts.port in (None, 443)
-
-
-def usable_profiles() -> list[str]:
-    """Names of the language models that are set up on this machine: with address, model and, for OpenAI's own, a key."""
-    usable = []
-    for name in profile_names():
-        try:
-            profile = load_profile(name)
-        except ProviderError:
-            continue
-        if profile.key or not _is_openai(profile.url):
-            usable.append(name)
-    return usable

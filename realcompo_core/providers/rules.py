@@ -26,10 +26,9 @@ class RulesProvider:
             raise ProviderError(f"size {size}: width and height in pixels must be above 0")
         scene = parse(prompt)
         boxes, left_out = place(scene, width / height)
+        warnings = [*scene.warnings, *(f"left out, as it excludes what was said before: {text!r}" for text in left_out)]
         objects = tuple(LayoutObject(phrase, box) for phrase, box in boxes)
-        excluded = [f"left out, as it excludes what was said before: {text!r}" for text in left_out]
-        warnings = (*scene.warnings, *excluded)
-        layout = Layout(objects, ", ".join(scene.background), ", ".join(scene.absent), prompt, warnings)
+        layout = Layout(objects, ", ".join(scene.background), ", ".join(scene.absent), prompt, tuple(warnings))
         return layout.validate(prompt)
 
     def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:

@@ -3,8 +3,8 @@
 The weights are those of spaCy's pipeline en_core_web_sm 3.8.0 (Explosion AI, MIT licence, see `english.LICENSE.txt`):
 hashed embeddings of each token's form, four convolutions over three tokens each (spaCy's `MultiHashEmbed` and
 `MaxoutWindowEncoder`), a linear tagger, and an arc-eager transition parser with a move that ends a sentence (Nivre
-2003; Honnibal & Johnson 2014). They are 3.3 MB in half precision, so that a bare clone of this project reads English without
-spaCy's compiled packages. `tests/data/parses.json` holds what spaCy itself says.
+2003; Honnibal & Johnson 2014). They are 3.3 MB in half precision, so that a bare clone of this project reads English
+without spaCy's compiled packages. `tests/data/parses.json` holds what spaCy itself says.
 
 Tags are the Penn Treebank's, labels are ClearNLP's (nsubj, dobj, prep, pobj, relcl, …).
 """

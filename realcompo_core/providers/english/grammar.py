@@ -113,12 +113,11 @@ _FRAME_END = re.compile(r" (?:of|with|showing|shows|depicting|containing|featuri
 
 def _who_else() -> str:
     """Which providers read other languages; those that are set up on this machine by name."""
-    usable = usable_profiles()
-    if usable:
-        return f"choose {' or '.join(map(repr, usable))}, a language model that is set up here, or translate it"
+    if usable := [repr(profile.name) for profile in usable_profiles()]:
+        return f"choose another provider that is set up here ({' or '.join(usable)}), or translate it"
     return (
-        "translate it, choose another provider, connect a language model (clip), or describe one in providers.json "
-        "(for example ollama; see realcompo providers): language models read most languages"
+        "choose another provider: a language model as clip, 'openai' with a key, or a local one (Ollama, LM Studio, "
+        "llama.cpp) described in providers.json, see `realcompo providers`; or translate it"
     )
 
 

@@ -16,7 +16,7 @@ FUNCTION_WORDS = {
         "un une le la les des du et est sont sur sous dans avec sans devant derrière qui près côté deux trois"
     ),
     "Spanish": _words(
-        "el la los las una unos unas y es está están sobre bajo con sin delante detrás junto que lado dos tres"
+        "el la los las un una unos unas y es está están sobre bajo con sin delante detrás junto que lado dos tres"
     ),
     "Portuguese": _words(
         "o os um uma uns umas e é está são sobre com sem na no nas nos ao lado do da em cima frente dois duas"

@@ -47,7 +47,7 @@ class Unit:
 def units_of(text: str, start: int, end: int) -> list[Unit]:
     """The tokens of a piece of text, connectors of several words as one, tagged and parsed."""
     tokens = [(form, a + start, b + start) for form, a, b in tokens_of(text[start:end])]
-    tokens = [token for token in tokens if token[0].isascii() or token[0].isalpha()]
+    tokens = [token for token in tokens if token[0].isalpha() or (token[0].isascii() and token[0].isprintable())]
     joined, offsets = "", []
     for form, _, _ in tokens:
         offsets.append(len(joined))
@@ -93,6 +93,7 @@ class Nouns:
         self._find_missed()
         for i in list(self.spans):
             self._go_on_to_noun(i)
+        self.verbs = {verb: noun for verb, noun in self.verbs.items() if noun in self.spans}
         self.mentions = sorted(self.spans)
         self.order = {i: at for at, i in enumerate(self.mentions)}
         self.ends = {self.spans[i][1] - 1: i for i in self.mentions}
@@ -221,7 +222,7 @@ class Nouns:
         start, end = self._left_end(i), i + 1
         if self._tag(i) == "NNS" and self._word(start) in v.SINGULAR_DETERMINERS:
             nouns = [j for j in range(start + 1, i) if self._tag(j) in ("NN", "NNP")]
-            nouns = [j for j in nouns if self._word(j) not in v.ADJECTIVES]
+            nouns = [j for j in nouns if self._word(j) not in v.ADJECTIVES and number(self._word(j)) is None]
             if nouns and any(self._tag(j) == "VBG" for j in range(nouns[-1], i)):
                 self._take(i, i, end)  # "an old man mending nets" is two phrases
                 i, end = nouns[-1], nouns[-1] + 1

@@ -66,7 +66,7 @@ class SceneGraph:
                 pair = sorted(relation.groups, key=lambda group: (group.phrase.lower(), group.count))
                 key = tuple((group.phrase.lower(), group.count) for group in pair)
                 known = seen.setdefault(key, tuple(pair))
-                if not set(known) & set(pair):
+                if not set(known) & set(pair) and not {*known, *pair} & {*same, *same.values()}:
                     same.update(zip(pair, known, strict=True))
         self.groups = [group for group in self.groups if group not in same]
         self.relations = [

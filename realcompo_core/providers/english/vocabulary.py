@@ -52,8 +52,8 @@ BARE_SURROUNDING = 4  # the number of "cats" in "surrounded by cats"
 
 PICTURE = (
     "(?:picture|image|photo|photograph|scene|view|painting|drawing|illustration|rendering|render|sketch|canvas|frame|"
-    "shot|snapshot|portrait|close up|close-up|close - up|closeup|wallpaper|artwork|art|poster|screenshot|footage|selfie|concept "
-    "art|still)"
+    "shot|snapshot|portrait|close up|close-up|close - up|closeup|wallpaper|artwork|art|poster|screenshot|footage|"
+    "selfie|concept art|still)"
 )
 _THE = "(?:(?:the|a|an|its|his|her|their) )?"
 _DIRECTION = "(?:top|upper|bottom|lower|left|right|middle|center|centre)"
@@ -235,9 +235,9 @@ COLOURS = _words(
 )
 PAST_FORMS = _words("strung hung slung swam sat lay stood held wore rode ate drank flew ran")
 NOUNS_IN_ING = _words(
-    "morning evening viking wing thing ring king wing string spring ceiling earring wedding drawing carving railing stocking pudding building "
-    "painting lighting swing sling clothing dumpling duckling gosling sibling dressing icing frosting topping "
-    "awning"
+    "morning evening viking wing thing ring king string spring ceiling earring wedding drawing carving railing "
+    "stocking pudding building painting lighting swing sling clothing dumpling duckling gosling sibling dressing "
+    "icing frosting topping awning"
 )
 SCALES = dict.fromkeys("small tiny little miniature mini".split(), 0.65)
 SCALES |= dict.fromkeys("big large huge giant enormous gigantic massive".split(), 1.4)
