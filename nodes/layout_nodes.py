@@ -42,7 +42,7 @@ from realcompo_core.layout.segmentation import (
 )
 from realcompo_core.providers import get_provider, provider_names
 from realcompo_core.providers.prompting import single_message
-from realcompo_core.providers.text import parse_reply
+from realcompo_core.providers.text import FORMATS, parse_reply
 from shapescenes.palette import PALETTE as SHAPESCENES
 
 from .schema import ADVANCED, MAX_SIDE, schema, size_inputs
@@ -146,6 +146,16 @@ class LLMLayout(io.ComfyNode):
                     tooltip="The most tokens that clip writes. Raise it if the reply breaks off.",
                     extra_dict=ADVANCED,
                 ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default="auto",
+                    optional=True,
+                    tooltip="The order of a box's numbers in a reply. xyxy: left, top, right, bottom. xywh: left, top, "
+                    "width, height. yxyx: top, left, bottom, right. lmd: xywh in pixels of 512 x 512. auto: found out. "
+                    "The rules have no reply.",
+                    extra_dict=ADVANCED,
+                ),
             ],
             outputs=[
                 LayoutType.Output(display_name="layout", tooltip="The objects and their places."),
@@ -170,16 +180,26 @@ class LLMLayout(io.ComfyNode):
 
     @classmethod
     async def execute(
-        cls, prompt, width, height, provider, seed, clip=None, reply=None, timeout=120.0, max_length=2048
+        cls,
+        prompt,
+        width,
+        height,
+        provider,
+        seed,
+        clip=None,
+        reply=None,
+        timeout=120.0,
+        max_length=2048,
+        format="auto",
     ) -> io.NodeOutput:
         size = (width, height)
         if reply is None and clip is not None:
             reply = written_by(clip, single_message(prompt, size), seed, max_length)
         if reply is None:
-            layout, shown = await proposed_by(provider, prompt, size, seed, timeout)
+            layout, shown = await proposed_by(provider, prompt, size, seed, timeout, format)
         else:
             show_on_node(reply)  # before it is parsed, so that it can be seen if that fails
-            layout, shown = parse_reply(reply, prompt, size), reply
+            layout, shown = parse_reply(reply, prompt, size, format), reply
         for warning in layout.warnings:
             logging.warning("RealCompo: LLM Layout: %s", warning)
         text = "\n".join([*(f"Note: {warning}" for warning in layout.warnings), shown])
@@ -216,7 +236,9 @@ def written_by(clip, message: str, seed: int, max_length: int) -> str:
         ) from error
 
 
-async def proposed_by(name: str, prompt: str, size: tuple[int, int], seed: int, timeout: float) -> tuple[Layout, str]:
+async def proposed_by(
+    name: str, prompt: str, size: tuple[int, int], seed: int, timeout: float, format: str
+) -> tuple[Layout, str]:
     """The provider's layout, and what it answered. Asks in a thread, so that the host's other nodes go on."""
     stopped = threading.Event()
     replies = []
@@ -228,7 +250,7 @@ async def proposed_by(name: str, prompt: str, size: tuple[int, int], seed: int, 
         replies.append(reply)
         show_on_node(reply)
 
-    provider = get_provider(name, seed=seed, timeout=timeout, cancelled=cancelled, on_reply=on_reply)
+    provider = get_provider(name, seed=seed, timeout=timeout, format=format, cancelled=cancelled, on_reply=on_reply)
     progress = comfy.utils.ProgressBar(timeout)
     start = time.monotonic()
     asked = asyncio.create_task(asyncio.to_thread(provider.propose, prompt, size))

@@ -566,6 +566,13 @@ def layout_command(
         typer.FileText | None,
         typer.Option(help="File with a language model's reply to read the layout from; - is standard input."),
     ] = None,
+    format: Annotated[
+        Literal["auto", "xyxy", "xywh", "yxyx", "lmd"],
+        typer.Option(
+            help="The order of a box's numbers in a language model's reply; lmd: x, y, width, height in 512 pixels.",
+            show_default="found out",
+        ),
+    ] = "auto",
     cache: Annotated[bool, typer.Option(help="Use layouts that a language model proposed before.")] = True,
     size: SizeOption = "512x512",
     output: LayoutPictureOption = Path("layout.png"),
@@ -581,7 +588,9 @@ def layout_command(
     from realcompo_core.providers.text import TextProvider
 
     pixels = size_of(size)
-    source = TextProvider(reply.read()) if reply else named_provider(provider, cache)
+    if provider == "rules" and not reply:
+        check_unused({"--format": format if format != "auto" else None}, "the provider rules")
+    source = TextProvider(reply.read(), format) if reply else named_provider(provider, cache, format)
     with out.status(f"Asking the provider {source.name}"):
         found = propose(source, prompt, pixels)
     show_layout(found, pixels, output, json)
@@ -720,10 +729,10 @@ def print_paths(paths: list[Path], console: Console) -> None:
         console.print(Text(f"  {path}", style=f"link {path.resolve().as_uri()}"), soft_wrap=True)
 
 
-def named_provider(name: str, cache: bool = True) -> LayoutProvider:
+def named_provider(name: str, cache: bool = True, format: str = "auto") -> LayoutProvider:
     from realcompo_core.providers import get_provider
 
-    return get_provider(name, cache=cache)
+    return get_provider(name, cache=cache, format=format)
 
 
 def propose(provider: LayoutProvider, prompt: str, size: tuple[int, int]) -> Layout:

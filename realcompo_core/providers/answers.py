@@ -44,28 +44,33 @@ _NOUN = (
 )
 _NEVER = r"(?:do not|don['’]?t|never|must not|mustn['’]?t|should not|shouldn['’]?t|avoid|not)"
 _SAY = r"(?:do|write|writing|answer|answering|use|using|output|return|reply|give|produce|say|send|copy)(?: with)?"
+_FIT = r"(?:right|correct|good|acceptable|allowed|valid|wanted|okay|ok)"
 REJECTED_BEFORE = re.compile(
     rf"(?<!no )(?<!not )(?<!any )(?<!without )(?<!avoid )\b{_BAD}\b[\w\s,-]{{0,20}}\b{_NOUN}\b"
     rf"|^\W*(?:{_BAD}|{_NEVER}|counter-?example|anti-?pattern)\b\W*(?:(?:like|do|this|these|{_NOUN}|[a-d1-9])\b\W*){{0,2}}"
     r"(?:\([^()]*\)\W*)?$"
     rf"|\b{_NEVER}\s+(?:[\w'’]+\s+){{0,4}}(?:like(?: this| that| these)?|such as)\W*$"
     rf"|\b{_NEVER}\s+{_SAY}(?:\s+\w+){{0,3}}\W*$"
-    r"|\b(?:instead of|rather than|unlike|as opposed to|replac(?:e|es|ing)|not)\W*$"
-    rf"|\b(?:would|will|is|are|was|were)\s+(?:be\s+)?{_BAD}\W*$"
+    r"|\b(?:instead of|rather than|unlike|as opposed to|replac(?:e|es|ing)|not|avoid(?:ed|ing)?|against)\W*$"
+    r"|\b(?:mistakes?|(?:what|how) not to)\b[\w\s]{0,20}\W*$"
+    rf"|\bnot (?:the|an?|my) (?:\w+ )?{_NOUN}\W*$"
+    rf"|\b(?:would|will|is|are|was|were)\s+(?:be\s+)?(?:{_BAD}|not {_FIT})[^\w.!?]*$"
     r"|[❌✗✘🚫]"
 )
-MENDED = re.compile(r"\b(?:fix\w*|corrected|repaired|improved)\b")
+MENDED = re.compile(r"\b(?:fix\w*|corrected|repaired|improved)\b|\b(?:was|were|earlier|previous|last)\b.*[.!]$")
 REJECTED_AFTER = re.compile(
-    r"(?:\W*(?:which|this|that|it|the above)\s+|[^\w\n]*)(?:is|are|was|were|would be|will be|would have been)\s+"
-    rf"(?:an?\s+)?(?:(?!not|never|no\b)\w+\s)?"
-    rf"(?:{_BAD}|not (?:right|correct|good|acceptable|allowed|valid|what|okay|ok)|a mistake|useless)\b"
-    rf"|[^\w\n]*(?:an?\s+)?{_BAD}\b(?!\s+\w*:)|[^\w\n]*(?:don['’]?t|do not) do\b|[^\w\n]*[❌✗✘🚫]"
+    r"(?:(?P<other>\W*(?:which|this|that|it|the above)\s+)|[^\w\n]*)"
+    r"(?:is|are|was|were|would be|will be|would have been|would(?= not)|is(?=n't)|would(?=n't))"
+    rf"(?:\s+(?:an?\s+)?(?:(?!not|never|no\b)\w+\s)?(?:{_BAD}|a mistake|useless)|(?: not|n['’]t)(?: be)? {_FIT})\b"
+    r"(?(other)(?![^.!?\n]{0,40}:\s*[\[({`]))"  # about the next list: "This would be wrong: [...]"
+    rf"|[^\w\n]*(?:an?\s+)?{_BAD}\b(?!\s+\w*:)|[^\w\n]*(?:don['’]?t|do not|never) {_SAY}\b|[^\w\n]*[❌✗✘🚫]"
 )
 DRAFT_BEFORE = re.compile(
     r"\b(?:draft|first (?:attempt|try|version|idea|guess|pass|layout)|initial(?:ly)?|example|e\.g\.|previous(?:ly)?"
     r"|earlier|original(?:ly)?|old|alternative(?:ly)?|another (?:option|layout|possibility|version)|option [b-z2-9])\b"
 )
 FINAL_BEFORE = re.compile(r"\b(?:final(?:ly)?|corrected|improved|better|revised|fixed|updated)\b")
+CLOSING_TAG = re.compile(r"</[^<>]{0,40}>")
 HEADING = re.compile(r"^(?:#+[^\n]*|\*\*[^\n]*\*\*:?)$", re.MULTILINE)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 OPENER = re.compile(r"(?:(?:```|~~~)\s?\w{0,12}|(?P<name>\b[\w.]{1,40})\s{0,3}=)\s*$")
@@ -288,7 +293,7 @@ def _labelled(text: str, answers: list[Answer]) -> list[Answer]:
 
 
 def _label(text: str, begin: int, answer: Answer) -> str:
-    before = text[max(begin, answer.start - 400) : answer.start]
+    before = CLOSING_TAG.sub(" ", text[max(begin, answer.start - 400) : answer.start])
     headings = HEADING.findall(before)
     name = ""
     while opener := OPENER.search(before):

@@ -24,7 +24,6 @@ ORDER_WORDS = {
     "xyxy": "left, top, right, bottom (xyxy)",
     "xywh": "left, top, width, height (xywh)",
     "yxyx": "top, left, bottom, right (yxyx)",
-    "swapped": "right, bottom, left, top in part",
     "": "their keys say",
 }
 
@@ -48,6 +47,7 @@ def pixels(width: int, height: int) -> Unit:
 
 
 LMD_PIXELS = pixels(512, 512)
+GUESSED = (PERCENT, THOUSANDTHS, LMD_PIXELS)  # no reply is asked for these
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def check_one_unit(entries: Sequence[Entry]) -> None:
     large = max(entries, key=lambda entry: max(map(abs, entry.box)))
     for entry in entries:
         if max(map(abs, entry.box)) <= CERTAIN_FRACTION_MAX or any(0 < abs(number) < 1 for number in entry.box):
-            raise LayoutFormatError(f"{entry} is in fractions of the picture and {large} is not; ask for one unit")
+            raise LayoutFormatError(
+                f"{entry} is wholly or partly in fractions of the picture, {large} is not; ask for one unit"
+            )
 
 
 ANY_ORDER = {"xyxy": 0.0, "xywh": 1.0, "yxyx": 2.0}
@@ -154,7 +156,8 @@ def _usual_orders(entries: Sequence[Entry], hints: Hints) -> dict[str, float]:
 def _units(entries: Sequence[Entry], hints: Hints, order: str) -> dict[Unit, float]:
     """The units that boxes of this order may have, with their costs."""
     style, sign = _style(entries), entries[0].unit
-    lmd = style == "tuple" and order == "xywh"
+    forced = hints.format not in ("auto", "lmd")  # whoever chooses one of these and means LMD's pixels would say lmd
+    lmd = style == "tuple" and order == "xywh" and not forced
     if sign == "%":
         return {PERCENT: 0}
     if _are_fractions(entries):
@@ -163,19 +166,21 @@ def _units(entries: Sequence[Entry], hints: Hints, order: str) -> dict[Unit, flo
         return {LMD_PIXELS: 0}
     if style in ("box_2d", "elements"):
         return {THOUSANDTHS: 0}
-    units = {pixels(*hints.size): 0.5 if lmd else 0.0}
-    units.setdefault(LMD_PIXELS, 0.0 if lmd else 1.0)
+    units = {pixels(*hints.size): -2.0 if forced else 1.0 if lmd else 0.0} | ({LMD_PIXELS: 0.0} if lmd else {})
+    units.setdefault(LMD_PIXELS, 1.0)
     if hints.canvas:
         units[pixels(*hints.canvas)] = -1.0
     if not sign:
-        units |= {THOUSANDTHS: 0.0 if style == "bbox_2d" else 1.0, PERCENT: 1.0}
+        units |= {THOUSANDTHS: 0.0 if style == "bbox_2d" else 1.0 + lmd, PERCENT: 1.0}
         units |= dict.fromkeys(hints.units, -1.0)
     return units
 
 
 def _readings(entries: Sequence[Entry], hints: Hints, orders: dict[str, float]) -> list[Reading]:
     return [
-        Reading(order, unit, by_order + by_unit + _implausibility(entries, order, unit), by_unit >= 1)
+        Reading(
+            order, unit, by_order + by_unit + _implausibility(entries, order, unit), unit in GUESSED and by_unit > 0
+        )
         for order, by_order in orders.items()
         for unit, by_unit in _units(entries, hints, order).items()
     ]
@@ -185,8 +190,10 @@ def _implausibility(entries: Sequence[Entry], order: str, unit: Unit) -> float:
     """What it costs that objects fill but a corner of the picture, or reach outside of it."""
     boxes = [_normalised(entry, order, unit) for entry in entries]
     reach = min(max(box[2] for box in boxes), max(box[3] for box in boxes))
-    outside = max(map(_overhang, boxes)) > ROUNDING
-    return (4 if reach < 0.35 else 1.5 if reach < 0.6 else 0) + (2 if outside else 0)
+    outside = max(map(_overhang, boxes))
+    return (4 if reach < 0.35 else 1.5 if reach < 0.6 else 0) + (
+        2 if outside > 0.03 else 0.5 if outside > ROUNDING else 0
+    )
 
 
 def _doubt(
@@ -202,12 +209,13 @@ def _doubt(
     ]
     rivals.sort(key=lambda reading: reading.cost)
     guessed = best.order == "xywh" and not hints.order and not hints.lmd and hints.format == "auto"
-    if guessed and (swapped := _swapped(entries, best)):
-        rivals.append(swapped)
+    swapped = _swapped(entries) if guessed else None
     if expected:
         why = f"read as {expected}, {_fault(entries, expected).reason}"
     elif rivals:
         why = f"{rivals[0]}, is possible too"
+    elif swapped:
+        why = f"the corners of {swapped.phrase!r} may be swapped instead"
     elif best.assumed or (guessed and style != "tuple"):
         why = "this fits their numbers, but the reply does not say it"
     elif hints.format not in ("auto", "yxyx") and style in ("box_2d", "elements"):
@@ -219,13 +227,11 @@ def _doubt(
     return [f"The boxes are read as {best}; {why}. {way_out}."]
 
 
-def _swapped(entries: Sequence[Entry], reading: Reading) -> Reading | None:
-    """The reading that some boxes start at their lower right corner, if it is possible."""
-    reversed_ = [entry for entry in entries if entry.box[0] > entry.box[2] and entry.box[1] > entry.box[3]]
+def _swapped(entries: Sequence[Entry]) -> Entry | None:
+    """The box that starts at its lower right corner where others, read as xyxy, start at the upper left one."""
+    turned = [entry for entry in entries if entry.box[0] > entry.box[2] and entry.box[1] > entry.box[3]]
     proper = [entry for entry in entries if entry.box[0] < entry.box[2] and entry.box[1] < entry.box[3]]
-    if not reversed_ or len(reversed_) + len(proper) < len(entries):
-        return None
-    return Reading("swapped", reading.unit, 0, True)
+    return turned[0] if turned and proper and len(turned) + len(proper) == len(entries) else None
 
 
 @dataclass(frozen=True)

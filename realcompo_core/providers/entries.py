@@ -16,6 +16,7 @@ PHRASE_KEYS = (
 ).split()
 BOX_KEY = re.compile(r"(?:bounding|b)?box(?:es)?(?:2d)?(?:norm|normali[sz]ed|pixels)?(?P<order>xyxy|xywh|yxyx)?")
 WEAK_BOX_KEYS = frozenset("position location coordinates coords region area rect rectangle bounds geometry".split())
+PARTS = WEAK_BOX_KEYS | {"size", "dimensions", "origin"}  # {"position": {"x": 1, "y": 2}, "size": {…}}
 BOX_LISTS = frozenset(("boxes", "bboxes", "boundingboxes"))
 
 _STARTS = {"x": "y", "left": "top", "xmin": "ymin", "minx": "miny", "x0": "y0", "x1": "y1", "l": "t"}
@@ -102,7 +103,10 @@ def is_phrase_map(value: Any) -> bool:
         return False
     boxes = _boxes_of_map(value)
     return bool(boxes) and all(
-        _box_key({plain(key): box}) is None and plain(key) not in PHRASE_KEYS and (_is_box(box) or _is_box_list(box))
+        not BOX_KEY.fullmatch(plain(key))
+        and plain(key) not in WEAK_BOX_KEYS
+        and plain(key) not in PHRASE_KEYS
+        and (_is_box(box) or _is_box_list(box))
         for key, box in boxes.items()
     )
 
@@ -182,8 +186,9 @@ def _style(keys: dict[str, Any], phrase_key: str, box_key: str) -> str:
 def _named_numbers(value: dict) -> tuple[list[Any], str] | None:
     """Numbers and order of a box whose coordinates have keys of their own, some of them perhaps one level deeper."""
     keys = {plain(key): number for key, number in value.items()}
-    for inner in [inner for inner in keys.values() if isinstance(inner, dict) and len(inner) <= 4]:
-        keys = {**{plain(key): number for key, number in inner.items()}, **keys}
+    for part in PARTS & keys.keys():
+        if isinstance(keys[part], dict):
+            keys = {**{plain(key): number for key, number in keys[part].items()}, **keys}
     for names, order in NAMED_ORDERS.items():
         if all(name in keys for name in names):
             return [keys[name] for name in names], order

@@ -27,7 +27,8 @@ class OpenAIProvider:
 
     `timeout` is in seconds, for the whole proposal with all retries. `retries` is the number of further attempts, with
     growing pauses, after status 408, 409, 429 or 5xx and after connection errors. `cancelled` is polled; once it is
-    true, `propose` raises `Cancelled`. `on_reply` is called with the model's reply before it is parsed.
+    true, `propose` raises `Cancelled`. `on_reply` is called with the model's reply before it is parsed. `format` is
+    the order of a box's numbers in it, see `text.parse_reply`; "auto" is xyxy, which the model is asked for.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class OpenAIProvider:
         retries: int = 2,
         cancelled: Callable[[], bool] = lambda: False,
         on_reply: Callable[[str], None] = lambda reply: None,
+        format: str = "auto",
     ):
         self.profile = profile
         self.name = profile.name
@@ -46,6 +48,7 @@ class OpenAIProvider:
         self.retries = retries
         self.cancelled = cancelled
         self.on_reply = on_reply
+        self.format = "xyxy" if format == "auto" else format  # what is asked for
 
     def request_key(self, prompt: str, size: tuple[int, int]) -> dict:
         """Everything that the reply depends on, as JSON data."""
@@ -57,6 +60,7 @@ class OpenAIProvider:
             "template": TEMPLATE_VERSION,
             "prompt": prompt,
             "size": list(size),
+            **({} if self.format == "xyxy" else {"format": self.format}),
         }
 
     def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
@@ -67,7 +71,7 @@ class OpenAIProvider:
         """
         reply = self.reply(prompt, size)
         self.on_reply(reply)
-        return parse_reply(reply, prompt=prompt, size=size, format="xyxy")
+        return parse_reply(reply, prompt=prompt, size=size, format=self.format)
 
     def reply(self, prompt: str, size: tuple[int, int]) -> str:
         """The model's reply, unparsed."""

@@ -36,7 +36,7 @@ class TextProvider:
 
     name = "text"
 
-    def __init__(self, reply: str, format: str | None = None):
+    def __init__(self, reply: str, format: str = "auto"):
         self.reply = reply
         self.format = format
 
@@ -44,7 +44,7 @@ class TextProvider:
         return parse_reply(self.reply, prompt, size, self.format)
 
 
-def parse_reply(reply: str, prompt: str = "", size: tuple[int, int] = (512, 512), format: str | None = None) -> Layout:
+def parse_reply(reply: str, prompt: str = "", size: tuple[int, int] = (512, 512), format: str = "auto") -> Layout:
     """The layout in a language model's reply about a picture of `size` = (width, height) pixels.
 
     Understood, alone, in prose or in Markdown fences:
@@ -59,17 +59,18 @@ def parse_reply(reply: str, prompt: str = "", size: tuple[int, int] = (512, 512)
     Reasoning (`<think>`) is skipped. Of several lists the last one counts that the reply does not call wrong, an
     example or a draft; see `answers`. `[]` is a layout without objects. Numbers may be fractions, percent, thousandths,
     or pixels of `size` or of 512 x 512, all of the reply alike, and boxes xyxy, xywh or yxyx; see `coordinates.place`.
-    `format` forces the order: "xyxy", "xywh", "yxyx", or "lmd" (xywh in pixels of 512 x 512); None and "auto" find it.
+    `format` forces the order: "xyxy", "xywh", "yxyx", or "lmd" (xywh in pixels of 512 x 512); "auto" finds it.
     A box that reaches outside the picture by at most 10 % of its side (25 % if written as xywh) is clipped.
 
     The layout's `warnings` say what was assumed or clipped, that the reply holds several layouts, that an object is
     tiny, and which objects of `prompt` are left out. With `prompt`, each phrase must occur in it. A reply that cannot
     be used raises `ReplyError`, which quotes it and names the object and box at fault; its cause is the `LayoutError`.
     """
-    if format not in (None, *FORMATS):
+    format = format or "auto"
+    if format not in FORMATS:
         raise LayoutFormatError(f"unknown box format {format!r}; use one of {', '.join(FORMATS)}")
     try:
-        return _parse(reply, prompt, Hints(size, format or "auto"))
+        return _parse(reply, prompt, Hints(size, format))
     except LayoutError as error:
         quote = reply if len(reply) <= 600 else f"{reply[:300]} … {reply[-300:]}"
         raise ReplyError(f"unusable reply: {error}. The reply was: {quote!r}", reply) from error
