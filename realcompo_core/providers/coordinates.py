@@ -95,19 +95,19 @@ def place(entries: Sequence[Entry], hints: Hints) -> tuple[list[Box], list[str]]
     if not entries:
         return [], []
     check_one_unit(entries)
-    usual = _readings(entries, hints, _usual_orders(entries, hints))
+    orders = _usual_orders(entries, hints)
+    usual = _readings(entries, hints, orders)
     possible = [reading for reading in usual if _fault(entries, reading) is None]
     fixed = hints.format != "auto" or all(entry.order for entry in entries)
-    unusual = not possible and not fixed
-    if unusual:
+    if not possible and not fixed:
         possible = [reading for reading in _readings(entries, hints, ANY_ORDER) if _fault(entries, reading) is None]
-    expected = min(usual, key=lambda reading: reading.cost)
+    first = min(orders, key=orders.get)
+    expected = min((reading for reading in usual if reading.order == first), key=lambda reading: reading.cost)
     if not possible:
         raise _fault(entries, expected).error(expected)
     best = min(possible, key=lambda reading: reading.cost)
     boxes, notes = _boxes(entries, best)
-    doubt = _doubt(entries, hints, best, possible, expected if unusual else None)
-    return boxes, doubt + notes
+    return boxes, _doubt(entries, hints, best, possible, expected) + notes
 
 
 def check_one_unit(entries: Sequence[Entry]) -> None:
@@ -147,7 +147,7 @@ def _usual_orders(entries: Sequence[Entry], hints: Hints) -> dict[str, float]:
     if style in ("box_2d", "elements"):
         return {"yxyx": 0}
     if style == "tuple" and hints.lmd:
-        return {"xywh": 0, "xyxy": 0.5} if _are_fractions(entries) else {"xywh": 0}
+        return {"xywh": 0, "xyxy": 0.5 if _are_fractions(entries) else 1.2}
     if style == "tuple" and _are_fractions(entries):
         return {"xyxy": 0}
     return {"xyxy": 0, "xywh": 1.2}
@@ -162,11 +162,13 @@ def _units(entries: Sequence[Entry], hints: Hints, order: str) -> dict[Unit, flo
         return {PERCENT: 0}
     if _are_fractions(entries):
         return {FRACTIONS: 0}
-    if hints.format == "lmd" or (lmd and hints.lmd):
+    if hints.format == "lmd":
         return {LMD_PIXELS: 0}
     if style in ("box_2d", "elements"):
         return {THOUSANDTHS: 0}
-    units = {pixels(*hints.size): -2.0 if forced else 1.0 if lmd else 0.0} | ({LMD_PIXELS: 0.0} if lmd else {})
+    units = {pixels(*hints.size): -2.0 if forced else 1.0 if lmd else 0.0} | (
+        {LMD_PIXELS: -3.0 if hints.lmd else 0.0} if lmd else {}
+    )
     units.setdefault(LMD_PIXELS, 1.0)
     if hints.canvas:
         units[pixels(*hints.canvas)] = -1.0
@@ -197,7 +199,7 @@ def _implausibility(entries: Sequence[Entry], order: str, unit: Unit) -> float:
 
 
 def _doubt(
-    entries: Sequence[Entry], hints: Hints, best: Reading, possible: list[Reading], expected: Reading | None
+    entries: Sequence[Entry], hints: Hints, best: Reading, possible: list[Reading], expected: Reading
 ) -> list[str]:
     """The sentence that says which reading was taken where others were at hand, in a list, or nothing."""
     boxes, _ = _boxes(entries, best)
@@ -210,19 +212,21 @@ def _doubt(
     rivals.sort(key=lambda reading: reading.cost)
     guessed = best.order == "xywh" and not hints.order and not hints.lmd and hints.format == "auto"
     swapped = _swapped(entries) if guessed else None
-    if expected:
-        why = f"read as {expected}, {_fault(entries, expected).reason}"
+    # That tuples without LMD's lines are LMD's is nothing to speak of.
+    contradicted = best.order != expected.order and (style != "tuple" or hints.lmd)
+    if contradicted and (fault := _fault(entries, expected)):
+        why = f"read as {expected}, {fault.reason}"
     elif rivals:
         why = f"{rivals[0]}, is possible too"
     elif swapped:
         why = f"the corners of {swapped.phrase!r} may be swapped instead"
-    elif best.assumed or (guessed and style != "tuple"):
+    elif best.assumed:
         why = "this fits their numbers, but the reply does not say it"
     elif hints.format not in ("auto", "yxyx") and style in ("box_2d", "elements"):
         why = f"the format {hints.format} was asked for, though such replies usually are {ORDER_WORDS['yxyx']}"
     else:
         return []
-    order_in_doubt = expected or guessed or any(reading.order != best.order for reading in rivals)
+    order_in_doubt = contradicted or guessed or any(reading.order != best.order for reading in rivals)
     way_out = "The format (xyxy, xywh, yxyx, lmd) decides" if order_in_doubt else "Fractions from 0 to 1 are certain"
     return [f"The boxes are read as {best}; {why}. {way_out}."]
 
