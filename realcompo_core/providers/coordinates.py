@@ -18,7 +18,7 @@ OVERHANG = {"xyxy": 0.1, "yxyx": 0.1, "xywh": 0.25, "cxcywh": 0.25}
 ROUNDING = 1e-6  # 0.7 + 0.3 may exceed 1
 NEAR = 0.03  # of the picture's side: boxes that differ by less are the same
 
-LIKELY = 1.5  # a reading that costs less than this above the best is named in the warning
+LIKELY = 1.8  # a reading that costs less than this above the best is named in the warning
 
 ORDER_WORDS = {
     "xyxy": "left, top, right, bottom (xyxy)",
@@ -147,10 +147,10 @@ def _usual_orders(entries: Sequence[Entry], hints: Hints) -> dict[str, float]:
     if style in ("box_2d", "elements"):
         return {"yxyx": 0}
     if style == "tuple" and hints.lmd:
-        return {"xywh": 0, "xyxy": 0.5 if _are_fractions(entries) else 1.2}
+        return {"xywh": 0, "xyxy": 0.5 if _are_fractions(entries) else 1.6}
     if style == "tuple" and _are_fractions(entries):
         return {"xyxy": 0}
-    return {"xyxy": 0, "xywh": 1.2}
+    return {"xyxy": 0, "xywh": 1.6}
 
 
 def _units(entries: Sequence[Entry], hints: Hints, order: str) -> dict[Unit, float]:
