@@ -108,6 +108,16 @@ def quiet(reply, size=(512, 512), **options):
         "lines": "cat: (51, 102, 205, 410)\ndog: (256, 128, 461, 384)\n",
         "bullets": "The layout:\n- **a cat**: [0.1, 0.2, 0.4, 0.8] (left)\n- **a dog**: [0.5, 0.25, 0.9, 0.75] (right)",
         "named on lines": "1. a cat: x=51, y=102, w=154, h=307\n2. a dog: x=256, y=128, w=205, h=256\n",
+        "sentence": "The cat is at (51, 102, 205, 410) and the dog is placed at (256, 128, 461, 384).",
+        "box below its phrase": "Cat:\n  Bounding box: [0.1, 0.2, 0.4, 0.8]\nDog:\n  Bounding box: [0.5, 0.25, 0.9, 0.75]\n",
+        "assignments": "cat = [51, 102, 205, 410]\ndog = [256, 128, 461, 384]\n",
+        "calls": "draw('a cat', 51, 102, 205, 410)\ndraw('a dog', 256, 128, 461, 384)",
+        "canvas of another size": "On a 1024x768 canvas:\n" + listed(written("xyxy", 1024, 768)),
+        "canvas in JSON": json.dumps(
+            {"canvas": {"width": 640, "height": 480}, "boxes": json.loads(listed(written("xyxy", 640, 480)))}
+        ),
+        "centres in words": "[center_x, center_y, width, height]: "
+        + listed([[0.25, 0.5, 0.3, 0.6], [0.7, 0.5, 0.4, 0.5]]),
         "two corners": "a cat: (51, 102) to (205, 410)\na dog: (256, 128) to (461, 384)\n",
         "CSS": "cat {height: 307px; width: 154px; top: 102px; left: 51px; }\n"
         "dog {height: 256px; width: 205px; top: 128px; left: 256px; }",
@@ -216,6 +226,14 @@ def test_what_is_assumed_is_said(reply, size, said):
         ("[('a cat', [100, 100, 200, 250]), ('a dog', [200, 150, 300, 350])]", "xyxy.*xywh"),
         ("[('a cat', [60, 80, 90, 95]), ('a dog', [20, 30, 50, 80])]", "percent"),
         (f"{GOOD}\nor\n{BAD}", "several layouts"),
+        (f"{GOOD}\nOn second thought:\ncat: (0.0, 0.0, 0.5, 0.5)\ndog: (0.5, 0.5, 1.0, 1.0)\n", "several layouts"),
+        (f"{GOOD}\nCorrection: ('a dog', [0.5, 0.5, 0.7, 0.9])", "several layouts"),
+        (listed([[10, 20, 40, 80], [256, 128, 461, 384]]), "'a cat'.*could be percent"),
+        (tuples([written()[1]] * 2).replace("cat", "dog"), "'a dog' is there more than once"),
+        ("a cat: x=51, y=102, w=154, h=307\na dog: x=256, y=128, w=205, h=25", "ends with a number"),
+        (listed([[205, 410, 51, 102], [256, 128, 461, 384]]), "corners of 'a cat' may be swapped"),
+        (listed([[0.25, 0.5, 0.3, 0.4], [0.7, 0.5, 0.3, 0.5]]), "xywh.*'a dog' would have no area"),
+        (listed(written("xyxy", 16, 16)), "'a cat' is tiny"),
         ("[('a cat', [0.1, 0.2, 0.1002, 0.8]), ('a dog', [0.5, 0.25, 0.9, 0.75])]", "'a cat' is tiny"),
         ("[('a cat', [0.1, 0.2, 0.4, 0.8])]", "names a dog, the layout has none"),
         ("[('a cat', [0.1, 0.2, 0.4, 0.8]), ('a dog', [0.5, 0.5, 1.05, 0.9])]", "clipped"),
@@ -248,6 +266,11 @@ def test_doubtful_replies_warn(reply, said):
             '{"left": [{"label": "a cat", "bbox": [0.1 0.2]}], "right": [{"label": "a dog", "bbox": [0, 0, 1, 1]}]}',
             "breaks",
         ),
+        (f"The origin is the lower left corner.\n{GOOD}", "upwards.*y downwards"),
+        (listed([[0.1, 0.8, 0.4, 0.2], [0.5, 0.75, 0.9, 0.25]]), "'a cat'.*no area"),
+        (listed([[0.1, 0.4, 0.2, 0.8], [0.5, 0.9, 0.25, 0.75]]), "'a dog'.*no area"),
+        (listed([[0.1, 0.2, 0.4, 0.8, 0.99], [0.5, 0.25, 0.9, 0.75, 0.98]]), "'a cat'.*four numbers"),
+        ("cat: (0,1; 0,2; 0,4; 0,8)\ndog: (0.5, 0.25, 0.9, 0.75)", "cat.*four numbers"),
         (f"<think>{GOOD}", "reasoning"),
         ("The cat sits left, the dog right.", "no list of objects"),
     ],
@@ -280,7 +303,8 @@ def test_format_decides_where_a_warning_said_so():
     ],
 )
 def test_objects_left_out_are_named(prompt, phrases, said):
-    reply = {"background": "a street", "objects": [{"phrase": phrase, "box": [0, 0, 1, 1]} for phrase in phrases]}
+    objects = [{"phrase": phrase, "box": [0, 0, 1 - i / 10, 1]} for i, phrase in enumerate(phrases)]
+    reply = {"background": "a street", "objects": objects}
     warnings = parse_reply(json.dumps(reply), prompt).warnings
     assert len(warnings) == len(said) and all(map(str.__contains__, warnings, said)), warnings
 

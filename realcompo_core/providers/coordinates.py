@@ -107,7 +107,7 @@ def place(entries: Sequence[Entry], hints: Hints) -> tuple[list[Box], list[str]]
         raise _fault(entries, expected).error(expected)
     best = min(possible, key=lambda reading: reading.cost)
     boxes, notes = _boxes(entries, best)
-    return boxes, _doubt(entries, hints, best, possible, expected) + notes
+    return boxes, _doubt(entries, hints, best, possible, expected) + _other_unit(entries, best) + notes
 
 
 def check_one_unit(entries: Sequence[Entry]) -> None:
@@ -173,7 +173,7 @@ def _units(entries: Sequence[Entry], hints: Hints, order: str) -> dict[Unit, flo
     if hints.canvas:
         units[pixels(*hints.canvas)] = -1.0
     if not sign:
-        units |= {THOUSANDTHS: 0.0 if style == "bbox_2d" else 1.0 + lmd, PERCENT: 1.0}
+        units |= {THOUSANDTHS: 0.4 if style == "bbox_2d" else 1.0 + lmd, PERCENT: 1.0}
         units |= dict.fromkeys(hints.units, -1.0)
     return units
 
@@ -181,7 +181,7 @@ def _units(entries: Sequence[Entry], hints: Hints, order: str) -> dict[Unit, flo
 def _readings(entries: Sequence[Entry], hints: Hints, orders: dict[str, float]) -> list[Reading]:
     return [
         Reading(
-            order, unit, by_order + by_unit + _implausibility(entries, order, unit), unit in GUESSED and by_unit > 0
+            order, unit, by_order + by_unit + _implausibility(entries, order, unit), unit in GUESSED and by_unit >= 1
         )
         for order, by_order in orders.items()
         for unit, by_unit in _units(entries, hints, order).items()
@@ -229,6 +229,15 @@ def _doubt(
     order_in_doubt = contradicted or guessed or any(reading.order != best.order for reading in rivals)
     way_out = "The format (xyxy, xywh, yxyx, lmd) decides" if order_in_doubt else "Fractions from 0 to 1 are certain"
     return [f"The boxes are read as {best}; {why}. {way_out}."]
+
+
+def _other_unit(entries: Sequence[Entry], reading: Reading) -> list[str]:
+    """The sentence that names a box which may be in percent where the others are not, in a list, or nothing."""
+    ends = [max(_normalised(entry, reading.order, Unit("", 1, 1))[2:]) for entry in entries]
+    if reading.unit.width <= 100 or max(ends) <= 200 or min(ends) > 100:
+        return []
+    entry = entries[ends.index(min(ends))]
+    return [f"The box of {entry.phrase!r} is read in {reading.unit.name} like the others, though it could be percent."]
 
 
 def _swapped(entries: Sequence[Entry]) -> Entry | None:

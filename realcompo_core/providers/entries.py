@@ -240,7 +240,7 @@ def _coordinates(box: Any, order: str) -> tuple[Any, str]:
     """What should be the four numbers of a box, and their order if it is named."""
     if isinstance(box, str):
         named = {plain(name): number + unit for name, number, unit in NAMED_NUMBER.findall(box[:200])}
-        return _named_numbers(named) or (_numbers_in(box), order)
+        return (_named_numbers(named) if named else None) or (_numbers_in(box), order)
     if isinstance(box, dict):
         return _named_numbers(box) or (_inner_box(box), order)  # {"a cat": {"box": [...]}}
     if isinstance(box, list | tuple) and len(box) == 2 and all(isinstance(point, list | tuple) for point in box):

@@ -25,8 +25,8 @@ from .entries import (
 MAX_LINE = 400  # characters of a line that may name an object
 # What lines name besides objects.
 NO_PHRASES = frozenset(
-    "canvas image picture size imagesize canvassize picturesize resolution format box bbox boundingbox position layout "
-    "objects background negative backgroundprompt negativeprompt prompt margin example coordinates".split()
+    "canvas image picture size imagesize canvassize picturesize resolution format box bbox boundingbox boxes bboxes "
+    "position layout objects background negative backgroundprompt negativeprompt prompt margin example coordinates".split()
 )
 COORDINATES = frozenset(name for names in NAMED_ORDERS for name in names)
 UNIT_NAMES = {"%": "%", "percent": "%", "px": "px", "pixel": "px", "pixels": "px"}
@@ -36,9 +36,13 @@ BULLET = re.compile(r"[\s>#]*(?:[-*•+]\s+|\(?\d{1,3}[.)]\s+)?")
 LINE = re.compile(
     r"(?P<phrase>[^\[\](){}:=|<>]{1,80}?)\s*(?::|=|->|→|⇒|—|–|\s-\s|\bat\b|(?=[\[({]))\s*(?P<box>.*)", re.DOTALL
 )
-LEAD_IN = re.compile(r"\s(?:is |are )?(?:placed |located |positioned )?(?:(?:at|in|is|are)|(?:bounding )?b?box)$", re.I)
+LEAD_IN = re.compile(
+    r"(?:\s(?:is|are))?(?:\s(?:placed|located|positioned))?(?:\s(?:at|in))?(?:\s(?:bounding\s)?b?box)?$", re.IGNORECASE
+)
+AND = re.compile(r"[\s,;.]*(?:and\s)?\s*")
 GAP = r"[\s,;\[\](){}]{1,5}(?:(?:to|x|-|–)[\s\[({]{1,5})?"
 FOUR = re.compile(rf"[\s\[({{]{{0,5}}(?:{NUMBER}\s?(?:%|px)?{GAP}){{3}}{NUMBER}\s?(?:%|px)?(?!{GAP}{NUMBER})")
+BOX = re.compile(rf"[\[(]\s?{NUMBER}(?:\s?,\s?{NUMBER}){{3}}\s?[\])]")
 SOME = re.compile(rf"[\[({{]\s*{NUMBER}\s*,")
 COORDINATE = re.compile(rf"\b(?:{'|'.join(sorted(COORDINATES))})['\"]?\s?[:=]\s?{NUMBER}", re.IGNORECASE)
 KEY_LINE = re.compile(r"['\"*`]*(?P<key>[A-Za-z][\w .-]{0,30}?)['\"*`]*\s*[:=]\s*(?P<value>.*)")
@@ -142,18 +146,28 @@ def _tagged(text: str) -> Iterator[tuple[int, Entry | LayoutError]]:
 def _one_a_line(text: str) -> Iterator[tuple[int, Entry | LayoutError | None]]:
     """Objects and faults with their positions; None where a heading ends a group."""
     for start, line in _lines(text):
-        entry = _object_line(line)
-        if entry is not None or _is_heading(line):
-            yield start, entry
+        entries = []
+        if len(line) <= MAX_LINE and any(map(str.isdigit, line)):
+            entries = [entry for part in _parts(line) if (entry := _object_line(part)) is not None]
+        yield from ((start, entry) for entry in entries)
+        if not entries and _is_heading(line):
+            yield start, None
+
+
+def _parts(line: str) -> list[str]:
+    """The line, or each of the boxes in it with what stands before: "the cat is at (…) and the dog is at (…)"."""
+    ends = [match.end() for match in BOX.finditer(line)]
+    if len(ends) < 2:
+        return [line]
+    return [line[AND.match(line, start).end() : end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _object_line(line: str) -> Entry | LayoutError | None:
-    if len(line) > MAX_LINE or not any(map(str.isdigit, line)):
-        return None
     match = LINE.fullmatch(line[BULLET.match(line).end() :].replace("**", "").replace("`", "").strip(" \t\r\n,;"))
-    phrase = LEAD_IN.sub("", match["phrase"]).strip(MARKUP) if match else ""
+    phrase = match["phrase"].strip(MARKUP) if match else ""
     if not any(map(str.isalpha, phrase)) or plain(phrase) in NO_PHRASES | COORDINATES:
         return None
+    phrase = LEAD_IN.sub("", phrase)
     four = FOUR.match(match["box"])
     entry = _attempt(phrase, four.group() if four else match["box"][:200])
     if entry is None and (SOME.match(match["box"]) or len(COORDINATE.findall(match["box"])) > 1):

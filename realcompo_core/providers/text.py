@@ -16,7 +16,7 @@ from ..layout import MAX_OBJECTS, Layout, LayoutObject
 from ..text.words import match_phrases, noun_words
 from .answers import Answer, Answers, find_answers, without_reasoning
 from .coordinates import FORMATS, NEAR, PERCENT, THOUSANDTHS, Hints, place
-from .entries import stated_order
+from .entries import Entry, stated_order
 from .left_out import left_out
 
 MAX_REPLY = 1_000_000  # characters
@@ -28,6 +28,11 @@ STATED_UNITS = {
     ),
     PERCENT: re.compile(r"\b(?:in|as|are) (?:percent\w*|%)|\bpercentages?\b|\b0\s?(?:to|-|–)\s?100\b", re.IGNORECASE),
 }
+UPWARDS = re.compile(
+    r"\borigin\b[^.\n]{0,30}\b(?:bottom|lower)[- ]left|\b(?:bottom|lower)[- ]left[^.\n]{0,20}(?:\borigin|\(0, ?0\))"
+    r"|\by\b[^.,\n]{0,20}\bupwards?\b",
+    re.IGNORECASE,
+)
 CANVAS = re.compile(r"(?<![\d.])([1-9]\d{1,3})\s?(?:px)?\s?[x×*]\s?([1-9]\d{1,3})(?![\d.])")
 
 
@@ -80,6 +85,8 @@ def _parse(reply: str, prompt: str, hints: Hints) -> Layout:
     if len(reply) > MAX_REPLY:
         raise LayoutFormatError(f"{len(reply)} characters, at most {MAX_REPLY} are read: pass the answer only")
     text = without_reasoning(reply)
+    if upwards := UPWARDS.search(text):
+        raise LayoutFormatError(f"its boxes are measured upwards ({upwards.group()!r}); ask for y downwards")
     answers = find_answers(text)
     hints = replace(
         hints,
@@ -97,8 +104,10 @@ def _parse(reply: str, prompt: str, hints: Hints) -> Layout:
     if answers.broken:
         at = answers.broken[1]
         notes.append(f"The reply breaks off after {text[max(0, at - 40) : at]!r}; the whole list before that is used.")
+    if text[-1:].isdigit() and "\n" not in text[chosen.end :]:
+        notes.append("The reply ends with a number: if it was cut off, that one is wrong.")
     if chosen.whole is None:
-        notes += _tiny_objects(layout)
+        notes += [*_tiny_objects(layout), *_repeated_objects(layout)]
     notes += [f"The prompt names {asked}, the layout has {has or 'none'}." for asked, has in left_out(prompt, layout)]
     return replace(layout, warnings=tuple(dict.fromkeys(notes)))
 
@@ -128,8 +137,9 @@ def _joined(answers: Answers, prompt: str) -> Answer:
     That is so where the lists have no object in common and all objects are in the prompt.
     """
     parts = sorted((answers.chosen, *answers.rivals), key=lambda answer: answer.start)
-    phrases = [{entry.phrase.casefold() for entry in part.found if hasattr(entry, "phrase")} for part in parts]
-    different = sum(map(len, phrases)) == len(set().union(*phrases))
+    phrases = [{entry.phrase for entry in part.found if isinstance(entry, Entry)} for part in parts]
+    nouns = [{" ".join(noun_words(phrase)[-1:]) for phrase in part} for part in phrases]
+    different = sum(map(len, nouns)) == len(set().union(*nouns))
     if len(parts) == 1 or not prompt or not different or not all(phrases) or any(part.label for part in parts):
         return answers.chosen
     try:
@@ -173,6 +183,12 @@ def _tiny_objects(layout: Layout) -> Iterator[str]:
         width, height = x1 - x0, y1 - y0
         if min(width, height) < TINY_SIDE or width * height < TINY_AREA:
             yield f"Object {item.phrase!r} is tiny: {width:.1%} of the picture's width, {height:.1%} of its height."
+
+
+def _repeated_objects(layout: Layout) -> Iterator[str]:
+    for i, item in enumerate(layout.objects):
+        if any(item.phrase == other.phrase and item.box == other.box for other in layout.objects[:i]):
+            yield f"Object {item.phrase!r} is there more than once in the same place."
 
 
 def _canvas(said: Any, text: str) -> tuple[int, int] | None:
