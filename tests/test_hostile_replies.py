@@ -43,7 +43,7 @@ def listed(boxes, phrase="label", box="bbox", **more):
 
 def is_meant(layout: Layout) -> bool:
     """Whether the layout has the cat and the dog where they were written, within a hundredth of the picture."""
-    found = {item.phrase.lower().removeprefix("a "): item.box for item in layout.objects}
+    found = {item.phrase.lower().split()[-1]: item.box for item in layout.objects}
     if len(layout.objects) != 2 or found.keys() != {"cat", "dog"}:
         return False
     return all(
@@ -109,15 +109,15 @@ def quiet(reply, size=(512, 512), **options):
         "bullets": "The layout:\n- **a cat**: [0.1, 0.2, 0.4, 0.8] (left)\n- **a dog**: [0.5, 0.25, 0.9, 0.75] (right)",
         "named on lines": "1. a cat: x=51, y=102, w=154, h=307\n2. a dog: x=256, y=128, w=205, h=256\n",
         "sentence": "The cat is at (51, 102, 205, 410) and the dog is placed at (256, 128, 461, 384).",
-        "box below its phrase": "Cat:\n  Bounding box: [0.1, 0.2, 0.4, 0.8]\nDog:\n  Bounding box: [0.5, 0.25, 0.9, 0.75]\n",
+        "box below its phrase": "Cat:\n  Bounding box: [0.1, 0.2, 0.4, 0.8]\n"
+        "Dog:\n  Bounding box: [0.5, 0.25, 0.9, 0.75]\n",
         "assignments": "cat = [51, 102, 205, 410]\ndog = [256, 128, 461, 384]\n",
         "calls": "draw('a cat', 51, 102, 205, 410)\ndraw('a dog', 256, 128, 461, 384)",
         "canvas of another size": "On a 1024x768 canvas:\n" + listed(written("xyxy", 1024, 768)),
         "canvas in JSON": json.dumps(
             {"canvas": {"width": 640, "height": 480}, "boxes": json.loads(listed(written("xyxy", 640, 480)))}
         ),
-        "centres in words": "[center_x, center_y, width, height]: "
-        + listed([[0.25, 0.5, 0.3, 0.6], [0.7, 0.5, 0.4, 0.5]]),
+        "centres in words": f"[cx, cy, width, height]: {listed([[0.25, 0.5, 0.3, 0.6], [0.7, 0.5, 0.4, 0.5]])}",
         "two corners": "a cat: (51, 102) to (205, 410)\na dog: (256, 128) to (461, 384)\n",
         "CSS": "cat {height: 307px; width: 154px; top: 102px; left: 51px; }\n"
         "dog {height: 256px; width: 205px; top: 128px; left: 256px; }",
@@ -173,6 +173,26 @@ def test_what_models_write_is_read_without_a_word(reply):
         f"{GOOD}\nFor instance {BAD} would not be good.",
         f"{GOOD}\nAn incorrect version would look like this:\n\n{BAD}",
         json.dumps({"objects": json.loads(listed(written())), "bad_example": json.loads(listed([[0, 0, 1, 1]] * 2))}),
+        json.dumps(
+            [
+                {"verdict": "good", "objects": json.loads(listed(written()))},
+                {"verdict": "bad", "objects": [["a", [0, 0, 1, 1]]]},
+            ]
+        ),
+        f"{GOOD}\nIt would be a mistake to write {BAD}.",
+        f"{GOOD}\nA worse answer: {BAD}",
+        f"~~{BAD}~~\n{GOOD}",
+        f"{GOOD}\n<!-- {BAD} -->",
+        f"```python\n# Right\nlayout = {GOOD}\n\n# Wrong: the dog is thin\nlayout = {BAD}\n```",
+        "\n".join(
+            [json.dumps(item) for item in json.loads(listed(written()))]
+            + ["Bad example:", listed([[0, 0, 1, 1]] * 2)[1:-1]]
+        ),
+        "cat: (51, 102, 205, 410)\ndog: (256, 128, 461, 384)\n\nA bad answer would be:\ncat: (0, 0, 512, 512)\n",
+        "Wrong:\n- name: a cat\n  box: [0, 0, 1, 1]\n\nRight:\n- name: a cat\n  box: [0.1, 0.2, 0.4, 0.8]\n"
+        "- name: a dog\n  box: [0.5, 0.25, 0.9, 0.75]\n",
+        "| object | box |\n|--|--|\n| a cat | [0.1, 0.2, 0.4, 0.8] |\n| a dog | [0.5, 0.25, 0.9, 0.75] |\n\n"
+        "A bad answer would be:\n\n| object | box |\n|--|--|\n| a cat | [0, 0, 1, 1] |\n",
     ],
 )
 def test_rejected_example_never_wins(reply):
@@ -231,8 +251,9 @@ def test_what_is_assumed_is_said(reply, size, said):
         (listed([[10, 20, 40, 80], [256, 128, 461, 384]]), "'a cat'.*could be percent"),
         (tuples([written()[1]] * 2).replace("cat", "dog"), "'a dog' is there more than once"),
         ("a cat: x=51, y=102, w=154, h=307\na dog: x=256, y=128, w=205, h=25", "ends with a number"),
-        (listed([[205, 410, 51, 102], [256, 128, 461, 384]]), "corners of 'a cat' may be swapped"),
-        (listed([[0.25, 0.5, 0.3, 0.4], [0.7, 0.5, 0.3, 0.5]]), "xywh.*'a dog' would have no area"),
+        (listed([[205, 410, 51, 102], [256, 128, 461, 384]]), "xywh.*'a cat' would have no area"),
+        ("[('a cat', [205, 410, 51, 92]), ('a dog', [56, 128, 261, 384])]", "corners of 'a cat' may be swapped"),
+        (listed([[0.25, 0.5, 0.3, 0.4], [0.7, 0.5, 0.3, 0.5]]), "xywh.*'a cat' would have no area"),
         (listed(written("xyxy", 16, 16)), "'a cat' is tiny"),
         ("[('a cat', [0.1, 0.2, 0.1002, 0.8]), ('a dog', [0.5, 0.25, 0.9, 0.75])]", "'a cat' is tiny"),
         ("[('a cat', [0.1, 0.2, 0.4, 0.8])]", "names a dog, the layout has none"),
@@ -261,6 +282,7 @@ def test_doubtful_replies_warn(reply, said):
         ("| object | x1 | y1 | x2 | y2 |\n|-|-|-|-|-|\n| a cat | 0.1 | 0.2 | 0.4 | 0.8 |\n| a dog | 0.5 | 0.", "row"),
         ("cat: (51, 102, 205, 410)\ndog: (256, 128, 461)\n", "dog.*four numbers"),
         ("cat: (51, 102, 205, 410)\ndog: (256, 12", "breaks off"),
+        (f"For example: {GOOD}\n\nYour layout:\n[('a cat', [0.1, 0.2, 0.4", "breaks off"),
         ("- name: a cat\n  x: 51\n  y: 102\n  width: 154\n  height: 307\n- name: a dog\n  x: 256\n  y: 12", "a dog"),
         (
             '{"left": [{"label": "a cat", "bbox": [0.1 0.2]}], "right": [{"label": "a dog", "bbox": [0, 0, 1, 1]}]}',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -37,7 +37,7 @@ REASONING = re.compile(
 FINAL_CHANNEL = "<|channel|>final<|message|>"  # of gpt-oss
 
 # What a reply says before or after a list that is not its answer; compared with a sentence in lower case.
-_BAD = r"(?:bad|wrong|incorrect|invalid|poor|faulty|flawed|rejected|discarded|mistaken|unacceptable)"
+_BAD = r"(?:bad|wrong|incorrect|invalid|poor|faulty|flawed|rejected|discarded|mistaken|worse|unacceptable)"
 _NOUN = (
     r"(?:answer|example|layout|version|reply|output|response|draft|attempt|option|format|approach|placement|idea|choice"
     r"|solution|result|one|case|arrangement)"
@@ -45,6 +45,7 @@ _NOUN = (
 _NEVER = r"(?:do not|don['’]?t|never|must not|mustn['’]?t|should not|shouldn['’]?t|avoid|not)"
 _SAY = r"(?:do|write|writing|answer|answering|use|using|output|return|reply|give|produce|say|send|copy)(?: with)?"
 _FIT = r"(?:right|correct|good|acceptable|allowed|valid|wanted|okay|ok)"
+VERDICT = re.compile(_BAD)
 REJECTED_BEFORE = re.compile(
     rf"(?<!no )(?<!not )(?<!any )(?<!without )(?<!avoid )\b{_BAD}\b[\w\s,-]{{0,20}}\b{_NOUN}\b"
     rf"|^\W*(?:{_BAD}|{_NEVER}|counter-?example|anti-?pattern)\b\W*(?:(?:like|do|this|these|{_NOUN}|[a-d1-9])\b\W*){{0,2}}"
@@ -55,14 +56,15 @@ REJECTED_BEFORE = re.compile(
     r"|\b(?:mistakes?|(?:what|how) not to)\b[\w\s]{0,20}\W*$"
     rf"|\bnot (?:the|an?|my) (?:\w+ )?{_NOUN}\W*$"
     rf"|\b(?:would|will|is|are|was|were)\s+(?:be\s+)?(?:{_BAD}|not {_FIT})[^\w.!?]*$"
-    r"|[❌✗✘🚫]"
+    rf"|^\W*(?:{_BAD}|avoid)\s*[:(—]"
+    r"|(?<!~)~~\s*$|<!--\s*$|[❌✗✘🚫]"
 )
 MENDED = re.compile(r"\b(?:fix\w*|corrected|repaired|improved)\b|\b(?:was|were|earlier|previous|last)\b.*[.!]$")
 REJECTED_AFTER = re.compile(
     r"(?:(?P<other>\W*(?:which|this|that|it|the above)\s+)|[^\w\n]*)"
     r"(?:is|are|was|were|would be|will be|would have been|would(?= not)|is(?=n't)|would(?=n't))"
     rf"(?:\s+(?:an?\s+)?(?:(?!not|never|no\b)\w+\s)?(?:{_BAD}|a mistake|useless)|(?: not|n['’]t)(?: be)? {_FIT})\b"
-    r"(?(other)(?![^.!?\n]{0,40}:\s*[\[({`]))"  # about the next list: "This would be wrong: [...]"
+    r"(?(other)(?![^.!?\n]{0,60}[\[{`]))"  # about the next list: "This would be wrong: [...]"
     rf"|[^\w\n]*(?:an?\s+)?{_BAD}\b(?!\s+\w*:)|[^\w\n]*(?:don['’]?t|do not|never) {_SAY}\b|[^\w\n]*[❌✗✘🚫]"
 )
 DRAFT_BEFORE = re.compile(
@@ -70,7 +72,7 @@ DRAFT_BEFORE = re.compile(
     r"|earlier|original(?:ly)?|old|alternative(?:ly)?|another (?:option|layout|possibility|version)|option [b-z2-9])\b"
 )
 FINAL_BEFORE = re.compile(r"\b(?:final(?:ly)?|corrected|improved|better|revised|fixed|updated)\b")
-CLOSING_TAG = re.compile(r"</[^<>]{0,40}>")
+CLOSING_MARK = re.compile(r"</[^<>]{0,40}>|^~~|-->")
 HEADING = re.compile(r"^(?:#+[^\n]*|\*\*[^\n]*\*\*:?)$", re.MULTILINE)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 OPENER = re.compile(r"(?:(?:```|~~~)\s?\w{0,12}|(?P<name>\b[\w.]{1,40})\s{0,3}=)\s*$")
@@ -146,9 +148,9 @@ def find_answers(text: str) -> Answers:
     lists = _labelled(text, sorted(literals + listed, key=lambda answer: answer.start)[-MAX_ANSWERS:])
     if not lists and reader.broken:
         raise _breaks_off(text, reader.broken[-1][1])
-    singles = [single for single in _labelled(text, singles) if single.label != REJECTED]
-    together = tuple(chain.from_iterable(single.found for single in singles))
-    joined = [Answer(singles[0].start, singles[-1].end, together, label=singles[0].label)] if singles else []
+    singles = [single for single in _labelled(text, singles, together=True) if single.label != REJECTED]
+    found = tuple(chain.from_iterable(single.found for single in singles))
+    joined = [Answer(singles[0].start, singles[-1].end, found, label=singles[0].label)] if singles else []
     spans = [(answer.start, answer.end) for answer in [*lists, *singles]]
     lines = [Answer(group.start, group.end, group.found) for group in object_lines(_without(text, spans))]
     lines = _labelled(text, lines[-MAX_ANSWERS:])
@@ -164,7 +166,8 @@ def find_answers(text: str) -> Answers:
         )
     chosen = next((answer for answer in reversed(kind) if answer.label != DRAFT), kind[-1])
     for start, end in reader.broken[-MAX_ANSWERS:]:
-        if start < chosen.start and _stays_open(text, start, chosen.start):
+        inside = start < chosen.start and _stays_open(text, start, chosen.start)
+        if inside or (chosen.label == DRAFT and start >= chosen.end):
             raise _breaks_off(text, end)
     others = chain(*(other for other in kinds if other is not kind))
     later = [answer for answer in [*kind, *others] if answer.start > chosen.start and answer.start >= chosen.end]
@@ -217,21 +220,22 @@ def _in_value(value: Any, path: tuple[str, ...], scene: tuple[tuple[str, Any], .
     """The answers in a literal. `path` has the keys that lead to it, `scene` what the dictionaries around it say."""
     label = _label_of_keys(path)
     if is_object(value):
-        yield Answer(0, 0, tuple(_read(entries_of, value)), scene, label=label, single=True)
+        yield Answer(0, 0, _read(entries_of, [value]), scene, label=label, single=True)
     elif isinstance(value, dict):
         if isinstance(value.get("version"), int) and isinstance(value.get("objects"), list):
             yield Answer(0, 0, whole=value, label=label)
             return
         keys = {plain(key): key for key in value}
+        if any(isinstance(said, str) and VERDICT.fullmatch(said.lower()) for said in value.values()):
+            label = REJECTED
+            path += ("wrong",)
         scene += tuple((name, value[keys[key]]) for key, name in SCENE_KEYS.items() if key in keys)
         if {"width", "height"} <= keys.keys():
             scene += (("canvas", [value[keys["width"]], value[keys["height"]]]),)
         if pairs := _parallel_lists({key: value[name] for key, name in keys.items()}):
-            yield Answer(
-                0, 0, tuple(chain.from_iterable(_read(entries_of, pair) for pair in pairs)), scene, label=label
-            )
+            yield Answer(0, 0, _read(entries_of, pairs), scene, label=label)
         elif is_phrase_map(value):
-            yield Answer(0, 0, tuple(_read(entries_of_map, value)), scene, label=label)
+            yield Answer(0, 0, _read(entries_of_map, [value]), scene, label=label)
         else:
             for key, inner in value.items():
                 if not inner and isinstance(inner, list | dict) and plain(key) in LIST_KEYS:
@@ -242,26 +246,26 @@ def _in_value(value: Any, path: tuple[str, ...], scene: tuple[tuple[str, Any], .
         if isinstance(value, tuple) and len(value) == 1 and is_object(value[0]):  # objects.append(("a cat", [...]))
             yield from _in_value(value[0], path, scene)
         elif any(map(is_object, value)):
-            yield Answer(
-                0, 0, tuple(chain.from_iterable(_read(entries_of, item) for item in value)), scene, label=label
-            )
+            yield Answer(0, 0, _read(entries_of, value), scene, label=label)
         elif value and all(map(is_phrase_map, value)):
-            found = chain.from_iterable(_read(entries_of_map, item) for item in value)
-            yield Answer(0, 0, tuple(found), scene, label=label)
+            yield Answer(0, 0, _read(entries_of_map, value), scene, label=label)
         else:
             for inner in value:
                 if isinstance(inner, list | tuple | dict):
                     yield from _in_value(inner, path, scene)
 
 
-def _read(read, value: Any) -> list[Entry | LayoutError]:
-    try:
-        return [*read(value)]
-    except LayoutError as error:
-        return [error]
+def _read(read: Callable[[Any], Iterator[Entry]], values: Iterable) -> tuple[Entry | LayoutError, ...]:
+    found: list[Entry | LayoutError] = []
+    for value in values:
+        try:
+            found += read(value)
+        except LayoutError as error:
+            found.append(error)
+    return tuple(found)
 
 
-def _parallel_lists(keys: dict[str, Any]) -> list[list] | None:
+def _parallel_lists(keys: dict[str, Any]) -> list[dict] | None:
     """Phrases and boxes that stand in two lists: {"labels": ["a cat"], "boxes": [[0.1, 0.2, 0.4, 0.8]]}."""
     phrases = next((keys[key] for key in PHRASE_LISTS if isinstance(keys.get(key), list) and keys[key]), None)
     boxes = next((keys[key] for key in BOX_LISTS if isinstance(keys.get(key), list) and keys[key]), None)
@@ -280,12 +284,16 @@ def _label_of_keys(path: tuple[str, ...]) -> str:
     return DRAFT if any(key.startswith(DRAFT_KEYS) for key in path) else ""
 
 
-def _labelled(text: str, answers: list[Answer]) -> list[Answer]:
-    """The answers with the labels that the text around them gives them."""
+def _labelled(text: str, answers: list[Answer], together: bool = False) -> list[Answer]:
+    """The answers with the labels that the text around them gives them.
+
+    With `together`, a label also counts for the answers after it as long as there are no words between.
+    """
     labelled: list[Answer] = []
     position, start, label = 0, -1, ""
     for answer in answers:
-        if answer.start != start:  # several may be in one literal
+        between = text[position : answer.start]
+        if answer.start != start and not (together and labelled and not any(map(str.isalpha, between))):
             label = _label(text, position, answer)
         position, start = answer.end, answer.start
         labelled.append(replace(answer, label=answer.label or label))
@@ -293,7 +301,8 @@ def _labelled(text: str, answers: list[Answer]) -> list[Answer]:
 
 
 def _label(text: str, begin: int, answer: Answer) -> str:
-    before = CLOSING_TAG.sub(" ", text[max(begin, answer.start - 400) : answer.start])
+    before = text[max(begin, answer.start - 400) : answer.start]
+    before = CLOSING_MARK.sub(" ", before) if begin else before  # of the answer before
     headings = HEADING.findall(before)
     name = ""
     while opener := OPENER.search(before):

@@ -26,7 +26,8 @@ MAX_LINE = 400  # characters of a line that may name an object
 # What lines name besides objects.
 NO_PHRASES = frozenset(
     "canvas image picture size imagesize canvassize picturesize resolution format box bbox boundingbox boxes bboxes "
-    "position layout objects background negative backgroundprompt negativeprompt prompt margin example coordinates".split()
+    "coordinates position layout objects background negative backgroundprompt negativeprompt prompt margin "
+    "example".split()
 )
 COORDINATES = frozenset(name for names in NAMED_ORDERS for name in names)
 UNIT_NAMES = {"%": "%", "percent": "%", "px": "px", "pixel": "px", "pixels": "px"}
@@ -180,7 +181,7 @@ def _keys_on_lines(text: str) -> Iterator[tuple[int, Entry | LayoutError | None]
 
     A line without a known key may be the phrase of the keys that follow it.
     """
-    title, keys = "", {}
+    title, keys, begin = "", {}, 0
     for start, line in [*_lines(text), (len(text), "end")]:
         body = line[BULLET.match(line).end() :].strip()
         match = KEY_LINE.fullmatch(body) if len(line) <= MAX_LINE else None
@@ -189,13 +190,14 @@ def _keys_on_lines(text: str) -> Iterator[tuple[int, Entry | LayoutError | None]
             key in PHRASE_KEYS or key in COORDINATES or key in WEAK_BOX_KEYS or BOX_KEY.fullmatch(key) is not None
         )
         if not body or (known and key not in keys):
+            begin = begin if keys else start
             keys |= {key: value} if body else {}
             continue
         if keys:
-            yield from _object_of_keys(start, keys, title)
+            yield from _object_of_keys(begin, keys, title)
         if _is_heading(line) and (not keys or _has_phrase(keys)):
             yield start, None
-        title, keys = ("", {key: value}) if known else (body.strip(MARKUP + ":")[:80], {})
+        title, keys, begin = ("", {key: value}, start) if known else (body.strip(MARKUP + ":")[:80], {}, start)
 
 
 def _has_phrase(keys: dict[str, str]) -> bool:

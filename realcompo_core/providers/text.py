@@ -26,7 +26,9 @@ STATED_UNITS = {
     THOUSANDTHS: re.compile(
         r"\b0\s?(?:to|-|–|\.\.)\s?1[,.]?000\b|\bthousandths\b|\b1000\s?[x×]\s?1000\b", re.IGNORECASE
     ),
-    PERCENT: re.compile(r"\b(?:in|as|are) (?:percent\w*|%)|\bpercentages?\b|\b0\s?(?:to|-|–)\s?100\b", re.IGNORECASE),
+    PERCENT: re.compile(
+        r"\b(?:(?:in|as|are) |units?\W{1,4})(?:percent\w*|%)|\bpercentages?\b|\b0\s?(?:to|-|–)\s?100\b", re.IGNORECASE
+    ),
 }
 UPWARDS = re.compile(
     r"\borigin\b[^.\n]{0,30}\b(?:bottom|lower)[- ]left|\b(?:bottom|lower)[- ]left[^.\n]{0,20}(?:\borigin|\(0, ?0\))"
