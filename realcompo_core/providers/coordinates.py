@@ -68,9 +68,11 @@ class Hints:
 
 @dataclass(frozen=True)
 class Reading:
-    """A meaning of all numbers: their unit, and the order of the boxes whose keys name none. Likely ones cost little.
+    """A meaning of all numbers: their unit, and the order of the boxes whose keys name none.
 
-    `assumed` tells that nothing in the reply's form calls for it.
+    Likely ones have a small `cost`. Costs were weighed so that LMD's published replies, and the same layouts written in
+    other ways, are read right: a unit or order that was not asked for costs 1 or more, boxes that fill but a corner of
+    the picture 1.5 to 4, what is said in words is worth 1. `assumed` tells that nothing in the reply calls for it.
     """
 
     order: str
@@ -166,10 +168,9 @@ def _units(entries: Sequence[Entry], hints: Hints, order: str) -> dict[Unit, flo
         return {LMD_PIXELS: 0}
     if style in ("box_2d", "elements"):
         return {THOUSANDTHS: 0}
-    units = {pixels(*hints.size): -2.0 if forced else 1.0 if lmd else 0.0} | (
-        {LMD_PIXELS: -3.0 if hints.lmd else 0.0} if lmd else {}
-    )
-    units.setdefault(LMD_PIXELS, 1.0)
+    asked = pixels(*hints.size)
+    units = {LMD_PIXELS: (-3.0 if hints.lmd else 0.0) if lmd else 1.0}
+    units[asked] = min(units.get(asked, 1.0), -2.0 if forced else 1.0 if lmd else 0.0)
     if hints.canvas:
         units[pixels(*hints.canvas)] = -1.0
     if not sign:
@@ -217,7 +218,8 @@ def _doubt(
     if contradicted and (fault := _fault(entries, expected)):
         why = f"read as {expected}, {fault.reason}"
     elif rivals:
-        why = f"{rivals[0]}, is possible too"
+        rival = rivals[0]
+        why = f"{rival if rival.order != best.order else f'in {rival.unit.name}'} is possible too"
     elif swapped:
         why = f"the corners of {swapped.phrase!r} may be swapped instead"
     elif best.assumed:
