@@ -134,8 +134,8 @@ def _usual_orders(entries: Sequence[Entry], hints: Hints) -> dict[str, float]:
     """The orders that the form of the reply calls for, with their costs.
 
     In this sequence: the format that the user chose, keys that name the coordinates, the order that the text states;
-    this project's own keys: xyxy; `box_2d` (Gemini) and elements (Ideogram): yxyx; `bbox_2d` (Qwen): xyxy. Tuples of
-    RealCompo are xyxy, those of LMD xywh in pixels of 512 x 512. Anything else is xyxy, or else xywh.
+    `box_2d` (Gemini) and elements (Ideogram): yxyx; `bbox_2d` (Qwen): xyxy. In fractions, this project's own keys and
+    RealCompo's tuples are xyxy; LMD's tuples are xywh in pixels of 512 x 512. Anything else is xyxy, or else xywh.
     """
     style = _style(entries)
     if hints.format != "auto":
@@ -144,14 +144,12 @@ def _usual_orders(entries: Sequence[Entry], hints: Hints) -> dict[str, float]:
         return {"": 0}
     if hints.order:
         return {hints.order: 0}
-    if style in ("own", "bbox_2d"):
+    if style == "bbox_2d" or (style in ("own", "tuple") and _are_fractions(entries) and not hints.lmd):
         return {"xyxy": 0}
     if style in ("box_2d", "elements"):
         return {"yxyx": 0}
     if style == "tuple" and hints.lmd:
         return {"xywh": 0, "xyxy": 0.5 if _are_fractions(entries) else 1.6}
-    if style == "tuple" and _are_fractions(entries):
-        return {"xyxy": 0}
     return {"xyxy": 0, "xywh": 1.6}
 
 
