@@ -44,6 +44,7 @@ from realcompo_core.layout.segmentation import (
 from realcompo_core.providers import LayoutProvider, TextProvider, get_provider, provider_names
 from realcompo_core.providers.conversation import proposed, revised
 from realcompo_core.providers.prompting import Chat, single_message
+from realcompo_core.providers.text import FORMATS
 from shapescenes.palette import PALETTE as SHAPESCENES
 
 from .schema import ADVANCED, MAX_SIDE, schema, size_inputs
@@ -147,6 +148,16 @@ class LLMLayout(io.ComfyNode):
                     tooltip="The most tokens that clip writes. Raise it if the reply breaks off.",
                     extra_dict=ADVANCED,
                 ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default="auto",
+                    optional=True,
+                    tooltip="The order of a box's numbers in a reply. xyxy: left, top, right, bottom. xywh: left, top, "
+                    "width, height. yxyx: top, left, bottom, right. lmd: xywh in pixels of 512 x 512. auto: found out. "
+                    "The rules have no reply.",
+                    extra_dict=ADVANCED,
+                ),
                 LayoutType.Input(
                     "layout",
                     optional=True,
@@ -198,6 +209,7 @@ class LLMLayout(io.ComfyNode):
         reply=None,
         timeout=120.0,
         max_length=2048,
+        format="auto",
         layout=None,
         instruction="",
     ) -> io.NodeOutput:
@@ -217,14 +229,14 @@ class LLMLayout(io.ComfyNode):
             layout.validate(layout.prompt or None)
         if reply is not None:
             on_reply(reply)
-            found = made_by(TextProvider(reply))
+            found = made_by(TextProvider(reply, format))
         elif layout and not instruction.strip():
             notes.append("no instruction: the layout is passed on as it is")
             found = layout
         elif clip is not None:
-            found = made_by(ClipProvider(clip, seed, max_length, on_reply))
+            found = made_by(ClipProvider(clip, seed, max_length, format, on_reply))
         else:
-            found = await asked(provider, made_by, on_reply, seed=seed, timeout=timeout)
+            found = await asked(provider, made_by, on_reply, seed=seed, timeout=timeout, format=format)
         if len(replies) > 1:
             notes.append("the first reply could not be used, this is the corrected one")
         notes += found.warnings
@@ -255,17 +267,18 @@ class ClipProvider:
 
     name = "clip"
 
-    def __init__(self, clip, seed: int, max_length: int, on_reply: Callable[[str], None]):
+    def __init__(self, clip, seed: int, max_length: int, format: str, on_reply: Callable[[str], None]):
         self.clip = clip
         self.seed = seed
         self.max_length = max_length
+        self.format = format
         self.on_reply = on_reply
 
     def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
-        return proposed(self._ask, prompt, size)
+        return proposed(self._ask, prompt, size, self.format)
 
     def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
-        return revised(self._ask, layout, instruction, size)
+        return revised(self._ask, layout, instruction, size, self.format)
 
     def _ask(self, chat: Chat) -> str:
         options = {"do_sample": True, "temperature": 0.7, "max_length": self.max_length, "seed": self.seed}
@@ -291,6 +304,7 @@ async def asked(
     on_reply: Callable[[str], None],
     seed: int,
     timeout: float,
+    format: str,
 ) -> Layout:
     """What `made_by` makes with the provider `name`. In a thread, so that the host's other nodes go on."""
     stopped = threading.Event()
@@ -298,7 +312,7 @@ async def asked(
     def cancelled() -> bool:
         return stopped.is_set() or comfy.model_management.processing_interrupted()
 
-    provider = get_provider(name, seed=seed, timeout=timeout, cancelled=cancelled, on_reply=on_reply)
+    provider = get_provider(name, seed=seed, timeout=timeout, format=format, cancelled=cancelled, on_reply=on_reply)
     progress = comfy.utils.ProgressBar(timeout)
     start = time.monotonic()
     task = asyncio.create_task(asyncio.to_thread(made_by, provider))

@@ -577,6 +577,13 @@ def layout_command(
         typer.FileText | None,
         typer.Option(help="File with a language model's reply to read the layout from; - is standard input."),
     ] = None,
+    format: Annotated[
+        Literal["auto", "xyxy", "xywh", "yxyx", "lmd"],
+        typer.Option(
+            help="The order of a box's numbers in a language model's reply; lmd: x, y, width, height in 512 pixels.",
+            show_default="found out",
+        ),
+    ] = "auto",
     cache: Annotated[bool, typer.Option(help="Use layouts that a language model proposed before.")] = True,
     size: SizeOption = "512x512",
     output: LayoutPictureOption = Path("layout.png"),
@@ -603,7 +610,9 @@ def layout_command(
     if from_ and not instruction and not reply:
         raise typer.BadParameter("--from: say what to change with --instruction, or give a --reply that does it")
     pixels = size_of(size)
-    source = TextProvider(reply.read()) if reply else named_provider(provider, cache)
+    if provider == "rules" and not reply:
+        check_unused({"--format": format if format != "auto" else None}, "the provider rules")
+    source = TextProvider(reply.read(), format) if reply else named_provider(provider, cache, format)
     with out.status(f"Asking the provider {source.name}"):
         if from_:
             found = revise(source, from_, prompt, "\n".join(instruction or []), pixels)
@@ -745,10 +754,10 @@ def print_paths(paths: list[Path], console: Console) -> None:
         console.print(Text(f"  {path}", style=f"link {path.resolve().as_uri()}"), soft_wrap=True)
 
 
-def named_provider(name: str, cache: bool = True) -> LayoutProvider:
+def named_provider(name: str, cache: bool = True, format: str = "auto") -> LayoutProvider:
     from realcompo_core.providers import get_provider
 
-    return get_provider(name, cache=cache)
+    return get_provider(name, cache=cache, format=format)
 
 
 def propose(provider: LayoutProvider, prompt: str, size: tuple[int, int]) -> Layout:

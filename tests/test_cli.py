@@ -77,6 +77,26 @@ def test_layout_from_a_reply(tmp_path):
     assert Layout.from_json(data.read_text(encoding="utf-8")).objects[0].box == (0.1, 0.2, 0.5, 0.9)
 
 
+def test_layout_takes_the_format_of_a_reply(tmp_path):
+    files = ("--output", tmp_path / "layout.png", "--json", tmp_path / "layout.json")
+    reply = "[{'label': 'a cat', 'bbox': [100, 150, 250, 300]}]"
+    boxes = {}
+    for format in ("auto", "xyxy", "xywh", "yxyx"):
+        result = run("layout", "a cat", "--reply", "-", "--format", format, *files, input=reply)
+        assert result.exit_code == 0, result.output
+        found = json.loads((tmp_path / "layout.json").read_text(encoding="utf-8"))
+        boxes[format] = [round(edge * 512) for edge in found["objects"][0]["box"]]
+        assert (format == "auto") == ("warnings" in found) == ("note: The boxes are read as" in result.stderr)
+    assert boxes == {
+        "auto": [100, 150, 250, 300],
+        "xyxy": [100, 150, 250, 300],
+        "xywh": [100, 150, 350, 450],
+        "yxyx": [150, 100, 300, 250],
+    }
+    result = run("layout", "a cat", "--format", "xywh", *files)
+    assert result.exit_code != 0 and "--format says nothing about the provider rules" in result.stderr
+
+
 def test_layout_prints_the_schema_of_its_files_and_asks_for_no_prompt(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("layout", "--schema")

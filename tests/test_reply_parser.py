@@ -1,8 +1,8 @@
 """Language models' replies: the published formats, what models wrap around them, and hostile text."""
 
 import json
+import re
 import time
-import warnings
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,8 @@ from realcompo_core.errors import (
     TooManyObjectsError,
 )
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.providers.text import TextProvider, parse_reply
+from realcompo_core.providers import TextProvider
+from realcompo_core.providers.text import FORMATS, parse_reply
 
 TWO = [("a cat", (0.1, 0.2, 0.4, 0.8)), ("a dog", (0.5, 0.2, 0.9, 0.8))]
 JSON = json.dumps({"objects": [{"phrase": phrase, "box": box} for phrase, box in TWO]})
@@ -85,8 +86,10 @@ def test_format_can_be_forced():
     assert parse_reply(reply, size=(1024, 1024), format="xyxy").objects[0].box == (0.125, 0.125, 0.25, 0.25)
     assert parse_reply(reply, size=(1024, 1024), format="xywh").objects[0].box == (0.125, 0.125, 0.375, 0.375)
     assert parse_reply(reply, size=(1024, 1024), format="lmd").objects[0].box == (0.25, 0.25, 0.75, 0.75)
-    with pytest.raises(LayoutError, match="'yxyx'.*xyxy, xywh, lmd"):
-        parse_reply(reply, format="yxyx")
+    tall = "[('a cat', [128, 256, 512, 512])]"
+    assert parse_reply(tall, size=(1024, 1024), format="yxyx").objects[0].box == (0.25, 0.125, 0.5, 0.5)
+    with pytest.raises(LayoutError, match="'zxzx'.*auto, xyxy, xywh, yxyx, lmd"):
+        parse_reply(reply, format="zxzx")
 
 
 @pytest.mark.parametrize(
@@ -108,20 +111,25 @@ def test_phrases_arrive_as_written(written, phrase):
 def test_lmd_replies_all_parse(published_text):
     replies = json.loads(published_text(LMD_REPLIES))
     assert len(replies) == 250
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for prompt, texts in replies.items():
-            for text in texts:
-                layout = parse_reply(text, prompt)
-                assert len(layout.objects) == text.count("("), text
-                assert layout.background.startswith("A realistic"), text
-                assert layout.negative == text.partition("Negative prompt:")[2].strip(), text
-                assert bool(layout.negative) == (" without " in prompt), text
+    for prompt, texts in replies.items():
+        for text in texts:
+            layout = parse_reply(text, prompt)
+            assert len(layout.objects) == text.count("("), text
+            for item, (x, y, w, h) in zip(
+                layout.objects, re.findall(r"\[(\d+), (\d+), (\d+), (\d+)\]", text), strict=True
+            ):
+                corners = (int(x), int(y), int(x) + int(w), int(y) + int(h))
+                assert item.box == pytest.approx([min(edge / 512, 1) for edge in corners]), text
+            assert layout.background.startswith("A realistic"), text
+            assert layout.negative == text.partition("Negative prompt:")[2].strip(), text
+            assert bool(layout.negative) == (" without " in prompt), text
+            assert all("clipped" in warning for warning in layout.warnings), (text, layout.warnings)
 
 
 def test_slightly_outside_is_clipped_with_a_warning():
-    with pytest.warns(UserWarning, match="'a cat'.*clipped.*5.0%"):
-        layout = parse_reply("[('a cat', [-0.05, 0.5, 0.5, 1.02])]")
+    layout = parse_reply("[('a cat', [-0.05, 0.5, 0.5, 1.02])]")
+    (warning,) = layout.warnings
+    assert re.search("'a cat'.*clipped.*5.0%", warning)
     assert layout.objects[0].box == (0, 0.5, 0.5, 1)
 
 
@@ -129,7 +137,7 @@ def test_slightly_outside_is_clipped_with_a_warning():
     ("reply", "cause", "named"),
     [
         ("[('a cat', [0.5, 0.5, 1.2, 1.0])]", BoxOutsideError, "'a cat', box [0.5, 0.5, 1.2, 1.0]"),
-        ("[('a cat', [600, 600, 700, 700])]", BoxOutsideError, "512 x 512"),
+        ("[('a cat', [600, 600, 1700, 1700])]", BoxOutsideError, "512 x 512"),
         ("[('a cat', [0.5, 0.5, 0.2, 0.9])]", EmptyBoxError, "a cat"),
         ("[('a cat', [0, 0, NaN, 1])]", NotFiniteError, "a cat"),
         ('[{"phrase": "a cat", "box": [0, 0, 1e999, 1]}]', NotFiniteError, "a cat"),
@@ -233,8 +241,7 @@ HOSTILE = st.text() | st.lists(PIECES).map("".join) | LAYOUTS.map(json.dumps) | 
 
 
 @settings(max_examples=400, deadline=20_000)
-@given(HOSTILE, st.sampled_from(["", "a cat"]), st.sampled_from([None, "xyxy", "xywh", "lmd"]))
-@pytest.mark.filterwarnings("ignore:.*clipped")
+@given(HOSTILE, st.sampled_from(["", "a cat"]), st.sampled_from(FORMATS))
 def test_hostile_replies_give_a_valid_layout_or_a_reply_error(reply, prompt, format):
     try:
         layout = parse_reply(reply, prompt, format=format)

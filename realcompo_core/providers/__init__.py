@@ -46,26 +46,30 @@ def get_provider(
     seed: int = 0,
     timeout: float = 120.0,
     cache: bool = True,
+    format: str = "auto",
     cancelled: Callable[[], bool] = lambda: False,
     on_reply: Callable[[str], None] = lambda reply: None,
 ) -> LayoutProvider:
     """The provider `name`: "rules" (no model), "text" (parses `reply`) or a provider profile (see `profiles`).
 
     `seed`, `timeout` (seconds), `cache`, `cancelled` and `on_reply` concern language models, see `OpenAIProvider`. With
-    `cache`, a layout that was proposed before is reused; `on_reply` is not called then. Raises `ProviderError` for an
-    unknown name.
+    `cache`, a layout that was proposed before is reused; `on_reply` is not called then. `format` is the order of the
+    numbers of a box in a reply, see `text.parse_reply`; for models "auto" is xyxy, which they are asked for. Raises
+    `ProviderError` for an unknown name.
     """
     if name == "rules":
         return RulesProvider()
     if name == "text":
         if reply is None:
             raise ProviderError("the provider 'text' parses a reply: pass it as `reply`, or use the provider 'rules'")
-        return TextProvider(reply)
+        return TextProvider(reply, format)
     if name not in profile_names():
         raise ProviderError(
             f"no layout provider {name!r}; there are {', '.join(provider_names())}. Take one of these, or describe "
             f"{name!r} in ~/.config/realcompo/providers.json (%APPDATA%\\realcompo on Windows), see "
             "realcompo_core/providers/profiles.py"
         )
-    provider = OpenAIProvider(load_profile(name), seed=seed, timeout=timeout, cancelled=cancelled, on_reply=on_reply)
+    provider = OpenAIProvider(
+        load_profile(name), seed=seed, timeout=timeout, format=format, cancelled=cancelled, on_reply=on_reply
+    )
     return CachedProvider(provider) if cache else provider

@@ -13,7 +13,7 @@ from .text import parse_reply
 Ask = Callable[[Chat], str]  # the model's reply to a chat
 
 
-def proposed(ask: Ask, prompt: str, size: tuple[int, int], format: str | None = None) -> Layout:
+def proposed(ask: Ask, prompt: str, size: tuple[int, int], format: str = "auto") -> Layout:
     """The model's layout of `prompt`, for a picture of `size` = (width, height) pixels; `format` as in `parse_reply`.
 
     Raises what `ask` raises, and `ReplyError` for replies that hold no usable layout.
@@ -23,7 +23,7 @@ def proposed(ask: Ask, prompt: str, size: tuple[int, int], format: str | None = 
     )
 
 
-def revised(ask: Ask, layout: Layout, instruction: str, size: tuple[int, int], format: str | None = None) -> Layout:
+def revised(ask: Ask, layout: Layout, instruction: str, size: tuple[int, int], format: str = "auto") -> Layout:
     """`layout` changed by the model as `instruction` says; see `continued`. Raises as `proposed`."""
     return _answered(
         ask,

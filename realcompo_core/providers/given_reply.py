@@ -12,7 +12,7 @@ class TextProvider:
 
     name = "text"
 
-    def __init__(self, reply: str, format: str | None = None):
+    def __init__(self, reply: str, format: str = "auto"):
         self.reply = reply
         self.format = format
 

@@ -23,21 +23,26 @@ CONSTANTS = {
     "-Infinity": -math.inf,
 }
 OPENING = re.compile(r"[\[({]")
-INNER = re.compile(r"[\[({\"']")  # the start of an item; a remark in brackets has none
+INNER = re.compile(r"[\[({\"'“‘]")  # the start of an item; a remark in brackets has none
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 
+# A number sign before a word is no comment: "[#1] a cat".
+COMMENT = re.compile(r"//[^\n]*|#(?!\w)[^\n]*|/\*")
 # An apostrophe between letters belongs to the phrase: ('the dog's bowl', [...]).
 TOKEN = re.compile(
-    r"""\s*(?:
+    r"""(?:
         (?P<mark>[\[\](){},:])
       | "(?P<double>[^"\\]*(?:\\.[^"\\]*)*)"
       | '(?P<single>[^'\\]*(?:(?:\\.|(?<=\w)'(?=\w))[^'\\]*)*)'(?!\w)
-      | (?P<unfinished>["']|[+\-\w.]*\Z)
-      | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
-      | (?P<word>-?[A-Za-z]+)\b
+      | “(?P<curly>[^”]*)”
+      | ‘(?P<thin>[^’]*(?:(?<=\w)’(?=\w)[^’]*)*)’
+      | (?P<unfinished>["'“‘]|[+\-\w.]*\Z)
+      | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?P<unit>\ ?(?:%|px\b))?(?![\w.])
+      | (?P<word>-?[A-Za-z_]\w*)
     )""",
     re.VERBOSE | re.DOTALL,
 )
+SPACE = re.compile(r"\s*")
 CONTROL_CHARACTERS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "b": "\b"}
 ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
@@ -45,27 +50,30 @@ ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 class LiteralReader:
     """Reads JSON and Python literals, also mixtures of both: strings, numbers, lists, tuples, dictionaries.
 
-    `broken_at` is the position at which a literal that had begun breaks off, None if all are complete. Literals found
-    after it may be pieces of the broken one.
+    Comments, trailing commas, typographic quotes and keys without quotes are understood. A number with the unit % or px
+    is read as a string. `broken` holds start and end of each literal that had begun and breaks off; literals found
+    after its end may be pieces of it.
     """
 
     def __init__(self, text: str):
         self.text = text
         self.position = 0
-        self.broken_at: int | None = None
+        self.broken: list[tuple[int, int]] = []
 
-    def values(self) -> Iterator[tuple[int, Any]]:
-        """Yields start and value of each outermost bracketed literal. Takes linear time: nothing is parsed twice."""
+    def values(self) -> Iterator[tuple[int, int, Any]]:
+        """Yields start, end and value of each outermost bracketed literal, in linear time: nothing is parsed twice."""
         while opening := OPENING.search(self.text, self.position):
             start = self.position = opening.start()
             try:
-                yield start, self._value()
+                value = self._value()
             except _NoValue:
                 if INNER.search(self.text, start + 1, self.position):
-                    self.broken_at = self.position
+                    self.broken.append((start, self.position))
             except _Unfinished:
-                self.broken_at = self.position
+                self.broken.append((start, self.position))
                 return
+            else:
+                yield start, self.position, value
 
     def _value(self, depth: int = 0) -> Any:
         token = self._next()
@@ -74,6 +82,10 @@ class LiteralReader:
             return self._pairs(depth) if token["mark"] == "{" else self._items(token["mark"], depth)
         if kind in ("double", "single"):
             return _unescape(token[kind])
+        if kind in ("curly", "thin"):
+            return token[kind]
+        if kind == "unit":
+            return token.group().strip()
         if kind == "number":
             number = token["number"]
             return int(number) if re.fullmatch(r"[+-]?\d{1,15}", number) else float(number)
@@ -93,9 +105,7 @@ class LiteralReader:
     def _pairs(self, depth: int) -> dict[str, Any]:
         pairs = {}
         while not self._skip("}"):
-            key = self._value(depth + 1)
-            if not isinstance(key, str):
-                raise _NoValue
+            key = self._key(depth + 1)
             self._expect(":")
             pairs[key] = self._value(depth + 1)
             if not self._skip(","):
@@ -103,7 +113,19 @@ class LiteralReader:
                 break
         return pairs
 
+    def _key(self, depth: int) -> str:
+        before = self.position
+        token = self._next()
+        if token.lastgroup == "word":
+            return token["word"]
+        self.position = before
+        key = self._value(depth)
+        if not isinstance(key, str):
+            raise _NoValue
+        return key
+
     def _skip(self, mark: str) -> bool:
+        self._skip_space()  # not read again if the mark is another
         before = self.position
         if self._next()["mark"] == mark:
             return True
@@ -115,6 +137,7 @@ class LiteralReader:
             raise _NoValue
 
     def _next(self) -> re.Match:
+        self._skip_space()
         token = TOKEN.match(self.text, self.position)
         if token is None:
             raise _NoValue
@@ -122,6 +145,16 @@ class LiteralReader:
             raise _Unfinished
         self.position = token.end()
         return token
+
+    def _skip_space(self) -> None:
+        self.position = SPACE.match(self.text, self.position).end()
+        while comment := COMMENT.match(self.text, self.position):
+            end = comment.end()
+            if comment.group() == "/*":
+                end = self.text.find("*/", end) + 2
+                if end == 1:
+                    raise _Unfinished
+            self.position = SPACE.match(self.text, end).end()
 
 
 def _unescape(text: str) -> str:

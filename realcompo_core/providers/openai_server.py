@@ -36,7 +36,8 @@ class OpenAIProvider:
     The model is asked to correct an unusable reply, once. `timeout` is in seconds, for both questions and all retries.
     `retries` is the number of further attempts, with growing pauses, after status 408, 409, 429 or 5xx and after
     connection errors. `cancelled` is polled; once it is true, `Cancelled` is raised. `on_reply` is called with each
-    reply before it is parsed.
+    reply before it is parsed. `format` is the order of a box's numbers in it, see `text.parse_reply`; "auto" is xyxy,
+    which the model is asked for.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class OpenAIProvider:
         retries: int = 2,
         cancelled: Callable[[], bool] = lambda: False,
         on_reply: Callable[[str], None] = lambda reply: None,
+        format: str = "auto",
     ):
         self.profile = profile
         self.name = profile.name
@@ -56,6 +58,7 @@ class OpenAIProvider:
         self.cancelled = cancelled
         self.on_reply = on_reply
         self.response_formats = RESPONSE_FORMATS  # from the one on that the server took last
+        self.format = "xyxy" if format == "auto" else format  # what is asked for
 
     def request_key(self, size: tuple[int, int], **request) -> dict:
         """Everything that the reply depends on, as JSON data; `request` is what was asked."""
@@ -66,6 +69,7 @@ class OpenAIProvider:
             "seed": self.seed,
             "template": TEMPLATE_VERSION,
             "size": list(size),
+            **({} if self.format == "xyxy" else {"format": self.format}),
             **request,
         }
 
@@ -75,11 +79,11 @@ class OpenAIProvider:
         Raises `ProviderError`, which says why the server did not answer, or `ReplyError`, which quotes an answer that
         holds no usable layout.
         """
-        return proposed(self._asking(), prompt, size, format="xyxy")
+        return proposed(self._asking(), prompt, size, format=self.format)
 
     def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
         """`layout` changed by the model as `instruction` says; raises as `propose`. See `continued`."""
-        return revised(self._asking(), layout, instruction, size, format="xyxy")
+        return revised(self._asking(), layout, instruction, size, format=self.format)
 
     def _asking(self) -> Ask:
         """Asks for a reply, and for another one in what is left of the time."""

@@ -1,179 +1,197 @@
-"""Layouts from the text of a language model's reply. Nothing in a reply is ever evaluated."""
+"""Layouts from the text of a language model's reply. Nothing in a reply is ever evaluated.
+
+The way of a reply: `answers` finds the list of objects that is meant, `entries` and `listings` read its objects,
+`coordinates` decides what their numbers mean, and `parse_reply` makes the layout and its warnings.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from ..errors import BoxOutsideError, LayoutError, LayoutFormatError, NotFiniteError, ReplyError
-from ..layout import Layout, LayoutObject
-from .literals import LiteralReader
+from ..errors import LayoutError, LayoutFormatError, PhraseNotInPromptError, ReplyError, TooManyObjectsError
+from ..layout import MAX_OBJECTS, Layout, LayoutObject
+from ..text.words import match_phrases, noun_words
+from .answers import Answer, Answers, find_answers, without_reasoning
+from .coordinates import FORMATS, NEAR, PERCENT, THOUSANDTHS, Hints, place
+from .entries import Entry, stated_order
+from .left_out import left_out
 
 MAX_REPLY = 1_000_000  # characters
-LMD_SIZE = (512, 512)
-NORMALISED_MAX = 4  # no box in pixels ends before pixel 4
-# How far a box may reach outside the picture and still be clipped, by its format. Models write corners with more care
-# than they add width to x: the sum was up to 21 % too large in the replies that LMD published.
-OVERHANG = {"xyxy": 0.1, "xywh": 0.25}
-ROUNDING = 1e-6  # 0.7 + 0.3 may exceed 1
-
-FORMATS = ("xyxy", "xywh", "lmd")
-PHRASE_KEYS = ("phrase", "label", "name", "desc", "caption")
-BOX_KEYS = ("box", "bbox", "bounding_box")
-COORDINATE_KEYS = {
-    ("x", "y", "width", "height"): "xywh",
-    ("x", "y", "w", "h"): "xywh",
-    ("x0", "y0", "x1", "y1"): "xyxy",
-    ("x1", "y1", "x2", "y2"): "xyxy",
-    ("xmin", "ymin", "xmax", "ymax"): "xyxy",
+TINY_SIDE = 0.02  # of the picture's side
+TINY_AREA = 0.0015  # of the picture
+STATED_UNITS = {
+    THOUSANDTHS: re.compile(
+        r"\b0\s?(?:to|-|–|\.\.)\s?1[,.]?000\b|\bthousandths\b|\b1000\s?[x×]\s?1000\b", re.IGNORECASE
+    ),
+    PERCENT: re.compile(
+        r"\b(?:(?:in|as|are) |units?\W{1,4})(?:percent\w*|%)|\bpercentages?\b|\b0\s?(?:to|-|–)\s?100\b", re.IGNORECASE
+    ),
 }
-REASONING = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
-ANSWER_LABELS = ("", "objects", "layout", "answer")
+UPWARDS = re.compile(
+    r"\borigin\b[^.\n]{0,30}\b(?:bottom|lower)[- ]left|\b(?:bottom|lower)[- ]left[^.\n]{0,20}(?:\borigin|\(0, ?0\))"
+    r"|\by\b[^.,\n]{0,20}\bupwards?\b",
+    re.IGNORECASE,
+)
+CANVAS = re.compile(r"(?<![\d.])([1-9]\d{1,3})\s?(?:px)?\s?[x×*]\s?([1-9]\d{1,3})(?![\d.])")
 
 
-class TextProvider:
-    """Parses a reply that a language model gave elsewhere; `format` as in `parse_reply`."""
-
-    name = "text"
-
-    def __init__(self, reply: str, format: str | None = None):
-        self.reply = reply
-        self.format = format
-
-    def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
-        return parse_reply(self.reply, prompt, size, self.format)
-
-
-def parse_reply(reply: str, prompt: str = "", size: tuple[int, int] = (512, 512), format: str | None = None) -> Layout:
+def parse_reply(reply: str, prompt: str = "", size: tuple[int, int] = (512, 512), format: str = "auto") -> Layout:
     """The layout in a language model's reply about a picture of `size` = (width, height) pixels.
 
-    Understood, alone, in prose or in markdown fences:
+    Understood, alone, in prose or in Markdown fences:
     - this project's layout JSON;
-    - a JSON list of objects with a phrase (or label, name, desc, caption) and a box (or bbox, bounding_box, or single
-      coordinates such as x, y, width, height), also as "objects" beside "background" and "negative";
+    - JSON or Python lists of objects with a phrase (or label, name, object, …) and a box (or bbox, box_2d, …, or single
+      coordinates such as x, y, width, height), below any keys, beside "background" and "negative";
+    - maps from phrases to boxes, and lists of phrases beside lists of boxes;
     - RealCompo's `[('a cat', [x0, y0, x1, y1]), ...]`;
-    - LMD's `[('a cat', [x, y, width, height]), ...]` with lines "Background prompt: ..." and "Negative prompt: ...".
+    - LMD's `[('a cat', [x, y, width, height]), ...]` with lines "Background prompt: ..." and "Negative prompt: ...";
+    - Markdown tables, and objects on lines: `a cat: (10, 20, 100, 200)`, or with each key on a line of its own.
 
-    Reasoning up to `</think>` is skipped. Of several lists the last complete one is used; if there is no list, all
-    single objects of the reply are. `[]` is a layout without objects.
+    Reasoning (`<think>`) is skipped. Of several lists the last one counts that the reply does not call wrong, an
+    example or a draft; see `answers`. `[]` is a layout without objects. Numbers may be fractions, percent, thousandths,
+    or pixels of `size` or of 512 x 512, all of the reply alike, and boxes xyxy, xywh or yxyx; see `coordinates.place`.
+    `format` forces the order: "xyxy", "xywh", "yxyx", or "lmd" (xywh in pixels of 512 x 512); "auto" finds it.
+    A box that reaches outside the picture by at most 10 % of its side (25 % if written as xywh) is clipped.
 
-    How boxes are read:
-    1. Coordinates with keys of their own (x, width, x0, ...) mean what the keys say.
-    2. `format` forces the rest: "xyxy", "xywh", or "lmd" (xywh in 512 px, whatever `size` is).
-    3. Tuples beside a "Background prompt:" line are LMD's.
-    4. Everything else is xyxy. Only where that is impossible, in pixels (some x1 <= x0 or y1 <= y0), tuples are LMD's
-       and JSON is xywh.
-    5. If no number exceeds 4, all are fractions of the picture; otherwise pixels of `size`, or of 512 px for LMD.
-
-    A box that reaches outside the picture by at most 10 % of its side (25 % if written as xywh) is clipped, with a
-    warning. With `prompt`, each phrase must occur in it. A reply that cannot be used raises `ReplyError`, which quotes
-    it and names the object and box at fault; its cause is the `LayoutError`.
+    The layout's `warnings` say what was assumed or clipped, that the reply holds several layouts, that an object is
+    tiny, and which objects of `prompt` are left out. With `prompt`, each phrase must occur in it. A reply that cannot
+    be used raises `ReplyError`, which quotes it and names the object and box at fault; its cause is the `LayoutError`.
     """
-    if format not in (None, *FORMATS):
+    format = format or "auto"
+    if format not in FORMATS:
         raise LayoutFormatError(f"unknown box format {format!r}; use one of {', '.join(FORMATS)}")
     try:
-        return _parse(reply, prompt, size, format)
+        return _parse(reply, prompt, Hints(size, format))
     except LayoutError as error:
         quote = reply if len(reply) <= 600 else f"{reply[:300]} … {reply[-300:]}"
         raise ReplyError(f"unusable reply: {error}. The reply was: {quote!r}", reply) from error
 
 
-def _parse(reply: str, prompt: str, size: tuple[int, int], format: str | None) -> Layout:
+def _parse(reply: str, prompt: str, hints: Hints) -> Layout:
     if len(reply) > MAX_REPLY:
         raise LayoutFormatError(f"{len(reply)} characters, at most {MAX_REPLY} are read: pass the answer only")
-    text = _answer(reply)
-    found = _last_layout(text)
-    if isinstance(found, dict) and "version" in found:
-        layout = Layout.from_dict(found)
-        return replace(layout, prompt=layout.prompt or prompt).validate(prompt or None)
-    if isinstance(found, dict):
-        found_objects = found["objects"]
-        background = _text(found, "background")
-        negative = _text(found, "negative")
-        lmd = False
+    text = without_reasoning(reply)
+    if upwards := UPWARDS.search(text):
+        raise LayoutFormatError(f"its boxes are measured upwards ({upwards.group()!r}); ask for y downwards")
+    answers = find_answers(text)
+    hints = replace(
+        hints,
+        lmd=_line(text, "background") is not None or _line(text, "negative") is not None,
+        order=stated_order(text) or "",
+        units=tuple(unit for unit, words in STATED_UNITS.items() if words.search(text)),
+    )
+    chosen = _joined(answers, prompt)
+    layout = _layout_of(chosen, text, prompt, hints).validate(prompt or None)
+    notes = [*layout.warnings]
+    if chosen is answers.chosen:
+        notes += _other_layouts(layout, answers, text, prompt, hints)
     else:
-        found_objects = found
-        background = _line(text, "background")
-        negative = _line(text, "negative")
-        lmd = background is not None
-    entries = [_read_entry(value) for value in found_objects]
+        notes.append("The reply holds several lists of different objects; they are taken together.")
+    if answers.broken:
+        at = answers.broken[1]
+        notes.append(f"The reply breaks off after {text[max(0, at - 40) : at]!r}; the whole list before that is used.")
+    if text[-1:].isdigit() and "\n" not in text[chosen.end :]:
+        notes.append("The reply ends with a number: if it was cut off, that one is wrong.")
+    if chosen.whole is None:
+        notes += [*_tiny_objects(layout), *_repeated_objects(layout)]
+    notes += [f"The prompt names {asked}, the layout has {has or 'none'}." for asked, has in left_out(prompt, layout)]
+    return replace(layout, warnings=tuple(dict.fromkeys(notes)))
+
+
+def _layout_of(answer: Answer, text: str, prompt: str, hints: Hints) -> Layout:
+    """The layout that one answer of the reply means. Raises LayoutError."""
+    if answer.whole is not None:
+        layout = Layout.from_dict(answer.whole)
+        return replace(layout, prompt=layout.prompt or prompt)
+    entries = answer.entries
+    if len(entries) > MAX_OBJECTS:
+        raise TooManyObjectsError(f"{len(entries)} objects, {MAX_OBJECTS} are possible: ask for fewer")
+    scene = dict(answer.scene)  # what is said nearest to the objects counts
+    boxes, notes = place(entries, replace(hints, canvas=_canvas(scene.get("canvas"), text)))
     return Layout(
-        objects=_place(entries, size, format or _choose_format(entries, lmd)),
-        background=background or "",
-        negative=negative or "",
+        objects=tuple(LayoutObject(entry.phrase, box) for entry, box in zip(entries, boxes, strict=True)),
+        background=_text(scene, "background") or _line(text, "background") or "",
+        negative=_text(scene, "negative") or _line(text, "negative") or "",
         prompt=prompt,
-    ).validate(prompt or None)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """One object as the reply wrote it. `format` is empty unless the entry itself names it."""
-
-    phrase: str
-    box: tuple[float, ...]
-    format: str
-    is_tuple: bool
-
-    def __str__(self) -> str:
-        return f"object {self.phrase!r}, box {list(self.box)}"
-
-
-def _answer(reply: str) -> str:
-    """The reply without its reasoning."""
-    end = 0
-    thinking = False
-    for mark in REASONING.finditer(reply):
-        end = mark.end()
-        thinking = not mark.group().startswith("</")
-    if thinking:
-        raise LayoutFormatError("it ends inside the model's reasoning; allow the model a longer reply")
-    return reply[end:]
-
-
-def _last_layout(text: str) -> dict | list:
-    """The last layout or list of objects in `text`, else the list of its single objects."""
-    lists, singles = [], []
-    reader = LiteralReader(text)
-    for start, value in reader.values():
-        if isinstance(value, dict) and isinstance(value.get("objects"), list):
-            lists.append(value)
-        elif _looks_like_object(value):
-            singles.append(value)
-        elif isinstance(value, list) and any(map(_looks_like_object, value)):
-            lists.append(value)
-        elif value == [] and _is_answer(text, start):
-            lists.append(value)
-    if lists:
-        return lists[-1]
-    if reader.broken_at is not None:
-        raise LayoutFormatError(f"its list breaks off after {text[max(0, reader.broken_at - 40) : reader.broken_at]!r}")
-    if singles:
-        return singles
-    raise LayoutFormatError(
-        'it holds no list of objects, expected for example [{"phrase": "a cat", "box": [0.1, 0.2, 0.6, 0.9]}]'
+        warnings=tuple(notes),
     )
 
 
-def _is_answer(text: str, start: int) -> bool:
-    """Whether the empty list at `start` stands on its own: the one in RealCompo's "Position: []" does not."""
-    before = text[max(0, start - 20) : start].rpartition("\n")[2]
-    return re.sub(r"\W", "", before).lower() in ANSWER_LABELS
+def _joined(answers: Answers, prompt: str) -> Answer:
+    """The answer; if the reply gives its objects in several lists, all of them.
+
+    That is so where the lists have no object in common and all objects are in the prompt.
+    """
+    parts = sorted((answers.chosen, *answers.rivals), key=lambda answer: answer.start)
+    phrases = [{entry.phrase for entry in part.found if isinstance(entry, Entry)} for part in parts]
+    nouns = [{" ".join(noun_words(phrase)[-1:]) for phrase in part} for part in phrases]
+    different = sum(map(len, nouns)) == len(set().union(*nouns))
+    if len(parts) == 1 or not prompt or not different or not all(phrases) or any(part.label for part in parts):
+        return answers.chosen
+    try:
+        match_phrases([phrase for part in phrases for phrase in part], prompt)
+    except PhraseNotInPromptError:
+        return answers.chosen
+    found = tuple(entry for part in parts for entry in part.found)
+    scene = tuple(said for part in parts for said in part.scene)
+    return Answer(parts[0].start, parts[-1].end, found, scene)
 
 
-def _looks_like_object(value: Any) -> bool:
-    if isinstance(value, dict):
-        has_box = any(key in value for key in BOX_KEYS) or any(set(keys) <= value.keys() for keys in COORDINATE_KEYS)
-        return has_box and any(key in value for key in PHRASE_KEYS)
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return isinstance(value[0], str) and isinstance(value[1], list | tuple)
-    return False
+def _other_layouts(layout: Layout, answers: Answers, text: str, prompt: str, hints: Hints) -> Iterator[str]:
+    for rival in answers.rivals:
+        try:
+            other = _layout_of(rival, text, prompt, hints).validate(prompt or None)
+        except LayoutError:
+            continue
+        if not _same(layout, other):
+            used = ", ".join(f"{item.phrase} {[round(edge, 2) for edge in item.box]}" for item in layout.objects[:3])
+            yield f"The reply holds several layouts. Used is the one with {used or 'no objects'}; ask for one only."
+            return
 
 
-def _text(found: dict, name: str) -> str:
-    value = found.get(name, found.get(f"{name}_prompt"))
+def _same(first: Layout, second: Layout) -> bool:
+    """Whether two layouts have the same objects, by their nouns, in the same places."""
+    remaining = list(second.objects)
+    for item in first.objects:
+        for other in remaining:
+            near = all(abs(a - b) <= NEAR for a, b in zip(item.box, other.box, strict=True))
+            if near and noun_words(item.phrase)[-1:] == noun_words(other.phrase)[-1:]:
+                remaining.remove(other)
+                break
+        else:
+            return False
+    return not remaining
+
+
+def _tiny_objects(layout: Layout) -> Iterator[str]:
+    for item in layout.objects:
+        x0, y0, x1, y1 = item.box
+        width, height = x1 - x0, y1 - y0
+        if min(width, height) < TINY_SIDE or width * height < TINY_AREA:
+            yield f"Object {item.phrase!r} is tiny: {width:.1%} of the picture's width, {height:.1%} of its height."
+
+
+def _repeated_objects(layout: Layout) -> Iterator[str]:
+    for i, item in enumerate(layout.objects):
+        if any(item.phrase == other.phrase and item.box == other.box for other in layout.objects[:i]):
+            yield f"Object {item.phrase!r} is there more than once in the same place."
+
+
+def _canvas(said: Any, text: str) -> tuple[int, int] | None:
+    """The size in pixels that a reply names for its picture, in JSON or as the only "1024 x 768" of its text."""
+    if isinstance(said, dict):
+        said = [said.get("width"), said.get("height")]
+    if isinstance(said, list | tuple) and len(said) == 2 and all(type(side) is int and side > 1 for side in said):
+        return said[0], said[1]
+    sizes = {(int(width), int(height)) for width, height in CANVAS.findall(text if said is None else str(said))}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _text(scene: dict[str, Any], name: str) -> str:
+    value = scene.get(name)
     if value is not None and not isinstance(value, str):
         raise LayoutFormatError(f"{name!r} is {value!r}, expected a string")
     return " ".join((value or "").split())
@@ -183,78 +201,3 @@ def _line(text: str, name: str) -> str | None:
     """The rest of LMD's line "Background prompt: ..." or "Negative prompt: ...", None if there is no such line."""
     lines = re.findall(rf"^[ \t*#>-]*{name} prompt[ *]*:([^\n]*)$", text, flags=re.IGNORECASE | re.MULTILINE)
     return lines[-1].strip(" \t\r*") if lines else None
-
-
-def _read_entry(value: Any) -> _Entry:
-    if not _looks_like_object(value):
-        raise LayoutFormatError(f"{_short(value)} in the list of objects is no object with a phrase and a box")
-    if not isinstance(value, dict):
-        return _checked(value[0], value[1], "", is_tuple=True)
-    phrase = next(value[key] for key in PHRASE_KEYS if key in value)
-    box = next((value[key] for key in BOX_KEYS if key in value), value)
-    if isinstance(box, dict):
-        for keys, form in COORDINATE_KEYS.items():
-            if set(keys) <= box.keys():
-                return _checked(phrase, [box[key] for key in keys], form, is_tuple=False)
-    return _checked(phrase, box, "", is_tuple=False)
-
-
-def _checked(phrase: Any, box: Any, form: str, is_tuple: bool) -> _Entry:
-    is_box = isinstance(box, list | tuple) and len(box) == 4 and all(type(number) in (int, float) for number in box)
-    if not isinstance(phrase, str) or not is_box:
-        raise LayoutFormatError(
-            f"object {_short(phrase)} has the box {_short(box)}, expected a string and four numbers"
-        )
-    entry = _Entry(" ".join(phrase.split()), tuple(box), form, is_tuple)
-    if not all(map(math.isfinite, box)):
-        raise NotFiniteError(f"{entry}: the box is not finite")
-    return entry
-
-
-def _choose_format(entries: list[_Entry], lmd: bool) -> str:
-    """Rules 3 and 4 of `parse_reply`."""
-    unnamed = [entry for entry in entries if not entry.format]
-    are_tuples = all(entry.is_tuple for entry in unnamed)
-    if lmd and are_tuples:
-        return "lmd"
-    possible = all(x1 > x0 and y1 > y0 for x0, y0, x1, y1 in (entry.box for entry in unnamed))
-    if possible or _are_fractions(entries):
-        return "xyxy"
-    return "lmd" if are_tuples else "xywh"
-
-
-def _are_fractions(entries: list[_Entry]) -> bool:
-    return max((max(map(abs, entry.box)) for entry in entries), default=0) <= NORMALISED_MAX
-
-
-def _place(entries: list[_Entry], size: tuple[int, int], format: str) -> tuple[LayoutObject, ...]:
-    """The objects with normalised xyxy boxes inside the picture."""
-    width, height = LMD_SIZE if format == "lmd" else size
-    if _are_fractions(entries):
-        width, height = 1, 1
-    return tuple(
-        LayoutObject(entry.phrase, _inside(entry, width, height, entry.format or format.replace("lmd", "xywh")))
-        for entry in entries
-    )
-
-
-def _inside(entry: _Entry, width: float, height: float, format: str) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = entry.box
-    if format == "xywh":
-        x1, y1 = x0 + x1, y0 + y1
-    box = (x0 / width, y0 / height, x1 / width, y1 / height)
-    overhang = max(0 - min(box), max(box) - 1)
-    if overhang > OVERHANG[format]:
-        raise BoxOutsideError(
-            f"{entry}: read as {format} it reaches outside the {width} x {height} picture by {overhang:.0%}, at most "
-            f"{OVERHANG[format]:.0%} is clipped; correct the box or name its format ({', '.join(FORMATS)})"
-        )
-    if overhang > ROUNDING:
-        warnings.warn(f"{entry}: clipped, it reaches outside the picture by {overhang:.1%}", stacklevel=2)
-    x0, y0, x1, y1 = (min(max(number, 0.0), 1.0) for number in box)
-    return x0, y0, x1, y1
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -171,7 +171,7 @@ def count_of(phrase: str) -> int | None:
         return 1
     lemmas = [_lemma(word.text) for word in words]
     head = head_noun([word.text for word in words])
-    number = _number_before(lemmas, head)
+    number = number_before(lemmas, head)
     if number is None:
         number = NUMBERS.get(lemmas[head])  # "a couple"
     if number is None and words[head].text.casefold() == lemmas[head]:
@@ -237,14 +237,14 @@ def _adjectives_before(
 
 def _capacity(words: list[WordSpan], lemmas: list[str], head: int) -> int:
     """How many objects the noun at `head` stands for: as its number word says, else 1, or 2 for a plural."""
-    number = _number_before(lemmas, head)
+    number = number_before(lemmas, head)
     if number is not None:
         return number
     return 1 if words[head].text.lower() == lemmas[head] else 2
 
 
-def _number_before(lemmas: list[str], head: int) -> int | None:
-    """The number of the noun at `head`, None if there is none."""
+def number_before(lemmas: list[str], head: int) -> int | None:
+    """The number word of the noun at `head`, None if there is none: 3 for "cup" in three, red, cup."""
     for i in range(head - 1, max(head - 2 - MAX_SKIPPED, -1), -1):
         if lemmas[i] in NUMBERS:
             return NUMBERS[lemmas[i]]

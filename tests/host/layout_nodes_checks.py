@@ -198,6 +198,18 @@ def check_a_layout_and_an_instruction_want_each_other():
     fails("LLMLayout", "cannot read", "paint it", "swap X and Y", **ask, layout=before, instruction="paint it")
 
 
+def check_format_decides_the_order_of_a_reply_s_boxes():
+    reply = (
+        '[{"label": "a red circle", "bbox": [10, 20, 99, 90]}, {"label": "a blue square", "bbox": [30, 10, 60, 112]}]'
+    )
+    box_of = {"auto": (10, 20, 99, 90), "xyxy": (10, 20, 99, 90), "xywh": (10, 20, 109, 110), "yxyx": (20, 10, 90, 99)}
+    for given in (dict(reply=reply), dict(clip=LanguageModel(reply))):
+        for format, (x0, y0, x1, y1) in box_of.items():
+            (layout, *_), shown = llm_layout(**given, width=128, height=128, format=format)
+            assert layout.objects[0].box == (x0 / 128, y0 / 128, x1 / 128, y1 / 128), (format, layout.objects)
+            assert ("Note: The boxes are read as" in shown["text"][0]) == (format == "auto"), shown
+
+
 def check_wrong_replies_and_models():
     ask = {"prompt": PROMPT, **SIZE, "provider": "rules", "seed": 0}
     fails("LLMLayout", "unusable reply", "cannot draw", **ask, reply="Sorry, I cannot draw.")
@@ -221,7 +233,7 @@ class SlowProvider:
 
     answers = True
 
-    def __init__(self, name, seed, timeout, cancelled, on_reply):
+    def __init__(self, name, seed, timeout, format, cancelled, on_reply):
         self.cancelled, self.on_reply = cancelled, on_reply
 
     def propose(self, prompt, size):
