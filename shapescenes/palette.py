@@ -5,14 +5,15 @@ from __future__ import annotations
 from realcompo_core.palettes import RGB
 from shapescenes.world import COLOURS, SHAPES
 
-DARKEST = 0.35  # of the shapes' shares of the full colour, which are at even distances
+TINTS = ((1.0, 0.0), (0.75, 0.0), (0.5, 0.0), (1.0, 0.3), (0.8, 0.45), (1.0, 0.6))
+"""For each shape: the share of the full brightness, and how much white is in it."""
 
 
-def _shade(colour: str, shape: str) -> RGB:
-    share = DARKEST + (1 - DARKEST) * SHAPES.index(shape) / (len(SHAPES) - 1)
-    red, green, blue = (round(share * value) for value in COLOURS[colour])
+def _tint(colour: str, shape: str) -> RGB:
+    brightness, white = TINTS[SHAPES.index(shape)]
+    red, green, blue = (round(brightness * ((1 - white) * value + white * 255)) for value in COLOURS[colour])
     return red, green, blue
 
 
-PALETTE = {f"{colour} {shape}": _shade(colour, shape) for colour in COLOURS for shape in SHAPES}
-"""From "red circle" to its colour: red, as dark as all circles."""
+PALETTE = {f"{colour} {shape}": _tint(colour, shape) for colour in COLOURS for shape in SHAPES}
+"""From "red circle" to its colour: the full red; a red square is a darker, a red cross a paler one."""

@@ -39,7 +39,7 @@ STEPS = {  # one entry a cycle
     "judge": (900,),
     "text_to_image": (1900, 2500),
     "layout_branch": (700,),
-    "segmentation_controlnet": (1500, 1500),
+    "segmentation_controlnet": (3000,),
 }
 BATCH = {"vae": 12, "judge": 32, "text_to_image": 48, "layout_branch": 48, "segmentation_controlnet": 32}
 RATE = {  # peak learning rates, AdamW

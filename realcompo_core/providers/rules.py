@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..errors import ProviderError
+from ..errors import PhraseNotInPromptError, ProviderError
 from ..layout import Layout, LayoutObject
-from .english.grammar import parse
+from ..text.words import match_phrases
+from .english.grammar import HINT, parse
 from .placement import place
 from .revision import revise
 
@@ -27,9 +28,18 @@ class RulesProvider:
         scene = parse(prompt)
         boxes, left_out = place(scene, width / height)
         warnings = [*scene.warnings, *(f"left out, as it excludes what was said before: {text!r}" for text in left_out)]
-        objects = tuple(LayoutObject(phrase, box) for phrase, box in boxes)
-        layout = Layout(objects, ", ".join(scene.background), ", ".join(scene.absent), prompt, tuple(warnings))
-        return layout.validate(prompt)
+        objects = []
+        for phrase, box in boxes:
+            try:
+                match_phrases([phrase], prompt)
+            except PhraseNotInPromptError:
+                warnings.append(f"left out, as its words are not found in the prompt: {phrase!r}")
+            else:
+                objects.append(LayoutObject(phrase, box))
+        if not objects and not scene.absent:
+            raise ProviderError(f"rules finds no object in prompt {prompt!r}. {HINT}")
+        background, absent = ", ".join(scene.background), ", ".join(scene.absent)
+        return Layout(tuple(objects), background, absent, prompt, tuple(warnings)).validate(prompt)
 
     def revise(self, layout: Layout, instruction: str, size: tuple[int, int]) -> Layout:
         """`layout` changed as `instruction` says, in the closed form of English that `revision` reads."""

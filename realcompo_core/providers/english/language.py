@@ -29,7 +29,7 @@ FUNCTION_WORDS = {
     ),
     "Dutch": _words("een het de en op onder met zonder voor achter naast naar van twee drie met bij"),
     "Swedish": _words("en ett och är på med utan framför bakom bredvid som två av vid"),
-    "Polish": _words("i na pod z bez przed za obok jest są dwa dwie trzy w ze"),
+    "Polish": _words("mała mały małe trzyma czerwony czerwona i na pod z bez przed za obok jest są dwa dwie trzy w ze"),
     "Turkish": _words("bir ve üzerinde altında yanında önünde arkasında ile iki üç"),
     "Indonesian": _words("sebuah seekor dan di atas bawah dengan tanpa depan belakang samping yang dua tiga"),
     "Vietnamese": _words("một và trên dưới với không trước sau bên cạnh hai ba con"),

@@ -212,7 +212,7 @@ class Naming(Nouns):
         token = self.units[i].token
         by = self.units[token.head].word == "by" and token.label == "pobj" and token.tag.startswith("NNP")
         tag = self.is_tag and (self.units[0].word == "by" or not v.ARTWORKS.isdisjoint(forms))
-        return by or tag or not v.STYLE.isdisjoint(words)
+        return by or tag or (not v.STYLE.isdisjoint(words) and v.SIZES.keys().isdisjoint(forms))
 
     def _is_scenery(self, i: int, forms: set[str]) -> bool:
         """Tags without an article: settings, clothes of who was named, and things that no size is known of."""
@@ -333,7 +333,7 @@ class Naming(Nouns):
             owner = self.governor(above, verb)  # "a man with a cane sitting on a bench", "a girl in boots holding …"
             if owner and owner[0].noun in v.ANIMATE:
                 return owner
-        return found
+        return found or None
 
     # What a preposition is about.
 

@@ -76,8 +76,8 @@ class SceneGraph:
 
     def set_scales(self) -> None:
         """Draws things of known sizes by a root of their size, and what stands on held things small."""
-        logs = {group: math.log(v.SIZES[group.noun]) for group in self.groups if group.noun in v.SIZES}
-        if len(logs) > 1:
+        logs = {group: math.log(v.size_of(group.noun)) for group in self.groups}
+        if any(group.noun in v.SIZES for group in self.groups) and len(logs) > 1:
             middle = sum(logs.values()) / len(logs)
             for group, log in logs.items():
                 group.scale *= min(max(math.exp(GROWTH * (log - middle)), SMALLEST), LARGEST)

@@ -88,8 +88,18 @@ CONNECTORS = [
         "here",
         "(?:in|on) (?:his|her|its|their|one|the)(?: left| right| other)? (?:hands?|arms?|mouth|lap|paws?|beak)(?! of)",
     ),
-    Connector("left_of", False, "beside", f"(?:(?:on|to|at|towards?) )?{_THE}(?:far )?left{_HAND} of{_NOT_PICTURE}"),
-    Connector("left_of", True, "beside", f"(?:(?:on|to|at|towards?) )?{_THE}(?:far )?right{_HAND} of{_NOT_PICTURE}"),
+    Connector(
+        "left_of",
+        False,
+        "beside",
+        f"(?:(?:on|to|at|towards?) )?{_THE}(?:(?:far|immediate|direct|very) )?left{_HAND} of{_NOT_PICTURE}",
+    ),
+    Connector(
+        "left_of",
+        True,
+        "beside",
+        f"(?:(?:on|to|at|towards?) )?{_THE}(?:(?:far|immediate|direct|very) )?right{_HAND} of{_NOT_PICTURE}",
+    ),
     Connector("on", False, "on", f"(?:on|at|in|over)(?: the| very)* (?:top|surface) of{_NOT_PICTURE}"),
     Connector("above", True, "under", f"(?:on|at|to|in)(?: the| very)* bottom of{_NOT_PICTURE}"),
     Connector("inside", False, "in", f"(?:in|at|on) the (?:middle|center|centre|midst|inside) of{_NOT_PICTURE}"),
@@ -275,7 +285,11 @@ PEOPLE = _words(
     "fireman firefighter policeman policewoman officer waiter waitress barista businessman businesswoman elf "
     "fairy mermaid vampire robot monk priest detective hiker tourist swimmer boxer batter pitcher catcher coach "
     "actor actress model coachman librarian scientist engineer carpenter baker barber tailor blacksmith hunter "
-    "archer viking geisha 1girl 1boy"
+    "archer viking geisha 1girl 1boy magician merchant shopkeeper plumber electrician ballerina paladin nun "
+    "shepherd gardener butcher mechanic judge lawyer professor writer poet photographer captain butler maid saint "
+    "angel demon alien cyborg android grandparent parent uncle aunt twin neighbor neighbour stranger guest "
+    "customer jogger climber golfer referee goalkeeper guitarist pianist drummer violinist juggler acrobat "
+    "sculptor weaver potter shopper commuter passenger conductor"
 )
 AT_BODY = {"head": "on_head", "foot": "in_front_of", "leg": "in_front_of", "side": "next_to", "back": "on"}
 """Where something at a part of a body is; else it reaches over the edge, as what is held."""
@@ -289,12 +303,12 @@ BODY = _words(
 )
 """Parts of a body: not objects beside the person or animal that has them."""
 CLOTHES = _words(
-    "hat cap dress suit shirt t-shirt tshirt coat raincoat overcoat jacket sweater uniform costume helmet hoodie "
-    "jeans pants trousers shorts skirt scarf tie bowtie glasses sunglasses goggles crown mask gloves glove boots "
-    "boot shoes shoe socks vest apron robe cloak cape kimono armor armour bikini swimsuit blouse jumper cardigan "
-    "turtleneck belt necklace earrings bracelet headphones turban veil beanie beret bandana gown tuxedo overalls "
-    "pajamas outfit clothes clothing sandals heels sneakers stockings wetsuit backpack headband tiara hijab "
-    "fedora poncho"
+    "hat cap dress monocle jersey suit shirt t-shirt tshirt coat raincoat overcoat jacket sweater uniform costume "
+    "helmet hoodie jeans pants trousers shorts skirt scarf tie bowtie glasses sunglasses goggles crown mask "
+    "gloves glove boots boot shoes shoe socks vest apron robe cloak cape kimono armor armour bikini swimsuit "
+    "blouse jumper cardigan turtleneck belt necklace earrings bracelet headphones turban veil beanie beret "
+    "bandana gown tuxedo overalls pajamas outfit clothes clothing sandals heels sneakers stockings wetsuit "
+    "backpack headband tiara hijab fedora poncho"
 )
 HEADWEAR = _words(
     "hat cap helmet crown beanie beret turban headband tiara fedora headphones veil hood bandana wig goggles"
@@ -384,26 +398,37 @@ ABSTRACT = _words(
 """Nouns that name nothing that has a place of its own."""
 
 _SIZES = """
-0.01: ant bee fly ladybug beetle coin button pea bean seed ring earring pill mosquito bug wasp
+0.01: ant bee fly ladybug beetle coin button pea bean seed earring pill mosquito bug wasp thimble paperclip
+0.01: stamp needle pin nail screw hornet tick flea raindrop snowflake crumb grain bead gem 
 0.03: butterfly dragonfly snail spider strawberry cherry grape key nut marble worm dice candy olive berry
-0.03: blueberry pearl
+0.03: blueberry pearl gecko caterpillar moth cricket grasshopper pebble acorn walnut almond chocolate pacifier
+0.03: medal badge cork dewdrop
 0.08: mouse frog egg apple orange lemon peach pear tomato cupcake donut cookie mushroom hamster lizard watch cup
 0.08: mug plum spoon fork wallet lipstick crab onion potato muffin flower rose tulip daisy glasses sunglasses
-0.08: shell teacup lime daisies
+0.08: shell teacup lime daisies hummingbird robin finch canary newt shrew mole postcard envelope card slipper
+0.08: pancake waffle biscuit macaron sushi snowball pinecone tulips lollipop cigar pipe whistle yoyo spool
+0.08: teaspoon tealight jewel
 0.15: bird parrot owl pigeon dove crow raven sparrow duckling squirrel rat phone book bowl knife ball shoe glove
 0.15: candle bottle glass banana sandwich burger hamburger hat cap crown pineapple carrot shrimp goldfish remote
 0.15: camera teapot kettle jar can croissant taco chick hedgehog notebook purse leaf pen pencil brush wrench toad
-0.15: starfish hammer shoebox
+0.15: starfish hammer shoebox gun pistol dagger fan torch flashlight mask monocle tie bowtie fedora tiara cockatoo
+0.15: parakeet ferret mongoose jellyfish squid seashell coral jug pitcher beaker vial candlestick figurine alarm
+0.15: calculator bible diary hairbrush binoculars microphone trumpet flute bun loaf cheese steak melon coconut
+0.15: papaya cabbage lettuce corn pepper eggplant
 0.3: rabbit bunny cat kitten puppy duck chicken rooster turtle plate pizza cake vase lamp lantern bag backpack
 0.3: pug teddy doll laptop keyboard microwave toaster violin skateboard helmet basket pillow box balloon fish
 0.3: clock mirror drum bread watermelon pumpkin newspaper tray pot pan lobster monkey fox raccoon penguin hawk
 0.3: falcon eagle handbag flowerpot toy football basketball frisbee octopus swan snake magazine shoes boot boots
 0.3: corgi typewriter radio printer trophy globe skull pie turkey seagull beagle chihuahua cushion dress shirt
-0.3: bouquet bucket tortoise goose sandcastle dachshund hen scarf gnome fairy
+0.3: bouquet bucket tortoise goose sandcastle dachshund hen scarf gnome fairy gramophone teddies beaver badger
+0.3: otter skunk weasel hare pheasant platypus koala sloth jersey hoodie trousers skirt jeans toolbox briefcase
+0.3: lunchbox doormat stump urn anvil accordion banjo ukulele saxophone trombone tambourine birdcage birdhouse
+0.3: bonsai wreath pinata cauldron boombox projector speaker
 0.6: dog chair suitcase television tv monitor computer guitar umbrella goat lamb hydrant stool nightstand easel
 0.6: crate sheep pig kite surfboard cello sink toilet barrel cactus bush baby child toddler kid peacock flamingo
 0.6: harp husky labrador retriever dalmatian poodle bulldog alpaca signpost mailbox chest wheel shield sword
-0.6: katana wolf tricycle rock campfire
+0.6: katana wolf tricycle rock campfire radiator orangutan chimpanzee coyote boar antelope gazelle ram calf foal
+0.6: tire tyre cask unicycle sled snowboard warhammer axe rifle staff bath birdbath
 1.2: person man woman boy girl table desk bicycle bike sofa couch bed bench piano door doorway window llama
 1.2: throne deer lion tiger bear panda gorilla cow bull horse donkey zebra camel refrigerator fridge oven stove
 1.2: wardrobe pony motorcycle scooter armchair bookshelf shelf snowman dolphin shark crocodile alligator tent
@@ -411,15 +436,32 @@ _SIZES = """
 1.2: bathtub scarecrow mother father doctor nurse teacher soldier policeman sign unicorn moose buffalo sculpture
 1.2: couple counter viking hammock spear samurai grandmother grandfather fisherman dancer boulder log fence
 1.2: haystack fireplace swing elf robot cyclist worker student girlfriend boyfriend bride groom skier surfer
-1.2: player cowboy pirate ninja clown waiter waitress
+1.2: player cowboy pirate ninja clown waiter waitress jukebox machine walrus seal cook barista plumber
+1.2: electrician magician merchant shopkeeper monk paladin ballerina teenager hiker ranger archer spartan
+1.2: gladiator gardener farmhand butcher mechanic detective judge lawyer scientist professor writer poet
+1.2: photographer tourist sailor captain butler maid nun priest pope saint angel demon ghost zombie vampire mummy
+1.2: skeleton alien cyborg android hedge gate mantelpiece booth podium altar tombstone grave ostrich emu yak
+1.2: bison ox antler hyena jaguar cheetah leopard puma kayak raft gondola stretcher mattress canopy cradle crib
+1.2: swingset pulpit
 2.5: car taxi van elephant giraffe rhino rhinoceros hippo hippopotamus tree jeep boat carriage canoe fountain
 2.5: streetlight lamppost wagon sailboat gazebo shed dinosaur parasol staircase treehouse caravan tractor wall
-2.5: igloo teepee chimney ladder slide
+2.5: igloo teepee chimney ladder slide limousine hearse ambulance rickshaw cart sleigh tank chariot hut kiosk
+2.5: pavilion arch archway billboard flagpole totem crane mammoth walkway reef minivan pickup trailer tepee yurt
+2.5: greenhouse
 6: bus house train tram helicopter barn cottage cabin dragon shop garage palm oak pond pool stage truck
-6: firetruck carousel
+6: firetruck carousel tugboat locomotive trolley blimp chapel bungalow farmhouse silo watchtower obelisk dome
+6: redwood willow cypress sequoia
 15: ship building church lighthouse castle tower bridge skyscraper hill temple mansion hotel pyramid windmill
-15: airplane plane jet yacht whale rocket spaceship submarine
-60: mountain volcano city island cliff moon sun planet mountains
+15: airplane plane jet yacht whale rocket spaceship submarine airship zeppelin liner ferry cathedral monastery
+15: palace fortress rollercoaster dam aqueduct colosseum warship battleship tanker freighter factory refinery
+60: mountain volcano city island cliff moon sun planet mountains glacier iceberg waterfall rainbow cloud meteor
+60: comet asteroid nebula dune fjord
 """
 SIZES = {noun: float(line.split(":")[0]) for line in _SIZES.strip().splitlines() for noun in line.split(":")[1].split()}
 """Rough sizes of things, in metres."""
+UNKNOWN_SIZE = 0.4
+
+
+def size_of(noun: str) -> float:
+    """The rough size of a thing in metres; a person's for nouns of people, else UNKNOWN_SIZE."""
+    return SIZES.get(noun, SIZES["person"] if noun in PEOPLE else UNKNOWN_SIZE)
