@@ -34,6 +34,7 @@ TOKEN = re.compile(
 )
 LAYERS = 4  # of the convolution
 MASK = 2**64 - 1
+SERIAL_PRODUCT = 200_000  # multiplications that OpenBLAS makes in one thread
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class _Model:
 
     def _maxout(self, layer: int, x: np.ndarray) -> np.ndarray:
         w = {name: self.weights[f"encode.{layer}.{name}"] for name in ("weight", "bias", "norm.weight", "norm.bias")}
-        best = (np.tensordot(x, w["weight"], (1, 2)) + w["bias"]).max(2)
+        best = (_product(x, w["weight"]) + w["bias"]).max(2)
         normal = (best - best.mean(1, keepdims=True)) / np.sqrt(best.var(1, keepdims=True) + 1e-8)
         return normal * w["norm.weight"] + w["norm.bias"]
 
@@ -140,7 +141,7 @@ class _Model:
         """Head and label of each token, greedily: the best move that the state allows, to the end."""
         w = self.weights
         x = vectors @ w["state.input.weight"].T + w["state.input.bias"]
-        features = np.tensordot(x, w["state.weight"], (1, 3))
+        features = _product(x, w["state.weight"])
         features = np.concatenate([features, w["state.missing"][None]])  # the last is that of no token
         places = np.arange(features.shape[1])
         state = _State(len(vectors))
@@ -233,6 +234,14 @@ class _State:
                     children[self.heads[child]].remove(child)
         (self.left if head > child else self.right)[head].append(child)
         self.heads[child], self.labels[child] = head, label
+
+
+def _product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(rows, n) and (…, n) -> (rows, …). A few rows at a time, so that BLAS does not wake its threads for so little."""
+    flat = weight.reshape(-1, weight.shape[-1]).T
+    rows = max(1, SERIAL_PRODUCT // flat.size)
+    parts = [x[start : start + rows] @ flat for start in range(0, len(x), rows)]
+    return np.concatenate(parts).reshape(len(x), *weight.shape[:-1])
 
 
 def _lifted(state: _State) -> tuple[list[int], list[str]]:
