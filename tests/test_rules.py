@@ -486,6 +486,7 @@ def test_half_a_relation_is_left_out_with_a_warning(prompt, quoted):
         ("a herd of five zebras", ["a zebra"] * 5),
         ("a school bus next to a set table", ["a school bus", "a set table"]),
         ("half a dozen eggs", ["an egg"] * 6),
+        ("a pair of scissors and three glasses", ["a pair of scissors", "a glass", "a glass", "a glass"]),
         ("(masterpiece:1.2), best quality, 1girl, long hair, <lora:detail:0.8>, BREAK park, night", ["1girl"]),
         ("score_9, score_8_up, 2boys, holding hands, beach", ["2boys"] * 2),
         ("portrait of a woman with freckles and green eyes, 85mm, by Annie Leibovitz", ["a woman"]),

@@ -143,7 +143,10 @@ class Naming(Nouns):
         if booru := BOORU.fullmatch(head.token.text):
             return Group(text, int(booru[1]), singular(booru[2].lower()), attributes, 1.0, True, text)
         noun = singular(head.word)
-        plural = noun != head.word and head.word not in v.PAIRED
+        if head.word in v.PAIRED:  # "a pair of scissors" is one
+            words = [word for word in words if word != "pair"]
+        counted = (number_in(words[:-1]) or 1) > 1
+        plural = noun != head.word and (counted or head.word not in v.PAIRED)  # "three glasses", "a pair of glasses"
         stated, vague = number_in(words[:-1]), not v.VAGUE.keys().isdisjoint(words[:-1])
         if stated is None and i in self.counts:
             stated, vague = self.counts[i]

@@ -162,14 +162,15 @@ _CONNECTOR = re.compile(
     "|".join(rf"(?P<c{i}>(?<!\S){_ADVERB}(?:{pattern})(?!\S))" for i, (_, _, _, pattern) in enumerate(CONNECTORS))
 )
 PREPOSITIONS: dict[str, tuple[str, bool] | None] = {
-    **dict.fromkeys("on onto upon atop across down up".split(), ("on", False)),
+    **dict.fromkeys("on onto upon atop down up".split(), ("on", False)),
     **dict.fromkeys("in inside within into through".split(), ("inside", False)),
     **dict.fromkeys("under underneath beneath".split(), ("under", False)),
     "below": ("above", True),
     **dict.fromkeys("above over".split(), ("above", False)),
     **dict.fromkeys("behind beyond".split(), ("in_front_of", True)),
     **dict.fromkeys(
-        "beside near nearby by at against along alongside opposite toward towards to past from off next for".split(),
+        "beside near nearby by at against across along alongside opposite toward towards to past from off "
+        "next for".split(),
         ("next_to", False),
     ),
     "between": ("between", False),
