@@ -237,6 +237,8 @@ class LLMLayout(io.ComfyNode):
             found = made_by(ClipProvider(clip, seed, max_length, format, on_reply))
         else:
             found = await asked(provider, made_by, on_reply, seed=seed, timeout=timeout, format=format)
+        if format != "auto" and not replies:
+            notes.append(f"format {format} is not used: there is no reply to read")
         if len(replies) > 1:
             notes.append("the first reply could not be used, this is the corrected one")
         notes += found.warnings

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from benchmarks.published_data import LMD_REPLIES
 from realcompo_core.errors import ProviderError, RealCompoError, TooManyObjectsError
 from realcompo_core.providers.rules import RulesProvider
+from shapescenes.world import RELATIONS, held_out_scenes
 
 SQUARE = (512, 512)
 TINY = 1e-3
@@ -500,6 +501,40 @@ def test_half_a_relation_is_left_out_with_a_warning(prompt, quoted):
 )
 def test_objects_of_what_people_type(prompt, expected):
     assert phrases(prompt) == expected
+
+
+def test_every_caption_of_shapescenes_is_read():
+    wrong = {}
+    for scene in held_out_scenes(150, seed=4):
+        layout = propose(scene.prompt.caption, (128, 128))
+        found, stated = [item.phrase for item in layout.objects], [kind.phrase for kind in scene.prompt.kinds]
+        boxes_of = {item.phrase: middle(item.box) for item in layout.objects}
+        held = all(
+            (x1 - x0) * dx + (y1 - y0) * dy > 0
+            for relation in scene.prompt.relations
+            for dx, dy in [RELATIONS[relation.word]]
+            for x0, y0 in [boxes_of.get(stated[relation.other], (0, 0))]
+            for x1, y1 in [boxes_of.get(stated[relation.subject], (0, 0))]
+        )
+        if sorted(found) != sorted(stated) or not held or layout.warnings:
+            wrong[scene.prompt.caption] = found
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    "prompt, objects, absent, quoted",
+    [
+        ("a dog isn't wearing a hat", ["a dog"], "hat", None),
+        ("a cat, not a dog", ["a cat"], "dog", None),
+        ("there isn't a dog on the sofa, just a cat", ["the sofa", "a cat"], "dog", None),
+        ("a cat next to it", ["a cat"], "", "a cat next to it"),
+        ("she holds an umbrella", ["an umbrella"], "", "she holds an umbrella"),
+    ],
+)
+def test_what_is_denied_or_unknown_is_said(prompt, objects, absent, quoted):
+    layout = propose(prompt)
+    assert ([item.phrase for item in layout.objects], layout.negative) == (objects, absent)
+    assert [repr(quoted) in warning for warning in layout.warnings] == ([True] if quoted else [])
 
 
 def test_pronouns_and_the_other_mean_what_was_named():

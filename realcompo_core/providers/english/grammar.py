@@ -81,15 +81,14 @@ def _sentences(text: str) -> list[tuple[int, int]]:
 
 
 def _are_tags(segments: list[str]) -> bool:
-    """Whether the parts between commas are tags, not clauses: a booru tag, a tag of quality, or many short parts."""
+    """Whether the parts between commas are tags, not clauses: a booru tag, or mostly short parts without an article."""
     words = [segment.lower().split() for segment in segments]
     if any(BOORU.fullmatch(word) for segment in words for word in segment):
         return True
     styled = [segment for segment in words if len(segment) <= 4 and not v.STYLE.isdisjoint(segment)]
-    if len(segments) > 1 and styled:
-        return True
     bare = [segment for segment in words if len(segment) <= 3 and segment[0] not in DETERMINERS | v.NUMBERS.keys()]
-    return len(segments) >= 5 and 2 * len(bare) > len(segments)
+    enough = 2 if styled else 5  # "an apple, a pear and a lemon on a table, photo" stays a sentence
+    return len(segments) >= enough and 2 * len(bare) > len(segments)
 
 
 def _after_frame(text: str, start: int, end: int) -> tuple[int, list[str]]:

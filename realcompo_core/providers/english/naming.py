@@ -77,19 +77,21 @@ class Naming(Nouns):
         governor, start = self.units[token.head], self.spans[i][0]
         before = self.units[start - 1] if start else None
         determined = words[0] in DETERMINERS or number_in(words[:-1]) is not None
+        if before is not None and before.word in ("just", "only", "but"):
+            return False  # "there isn't a dog, only a cat"
         return (
             words[0] in ("no", "zero", "0")
             or (before is not None and (before.word in v.ABSENCE or before.kind == "without"))
             or (governor.word in v.ABSENCE and governor.token.tag == "IN")
-            or (token.label in ("dobj", "attr", "nsubj") and self._is_denied(token.head))
+            or (token.label in ("dobj", "attr") and self._is_denied(token.head))
             # "no cats or dogs", but not "no cats and a dog"
             or (token.label == "conj" and token.head in self.absent)
             and (not determined or (before is not None and before.word in ("or", "nor")))
         )
 
     def _is_denied(self, verb: int) -> bool:
-        labels = [self.units[j].token.label for j in self.children[verb]]
-        return "neg" in labels and not ("nsubj" in labels and self.units[verb].token.label != "ROOT")
+        """ "a dog isn't wearing a hat": the hat is absent, the dog is there."""
+        return any(self.units[j].token.label == "neg" for j in self.children[verb])
 
     # What a phrase names.
 
@@ -152,9 +154,7 @@ class Naming(Nouns):
             stated, vague = self.counts[i]
         if words[0] in v.COMPARATIVES and self.scene.groups:  # "two cows and fewer sheep"
             stated, vague = max(self.scene.groups[-1].count + (1 if words[0] == "more" else -1), 1), False
-        if (
-            "many" in words and self._word(start - 1) == "as" and self.scene.groups
-        ):  # "three tulips and as many daisies"
+        if "many" in words and self._word(start - 1) == "as" and self.scene.groups:  # "and as many daisies"
             stated, vague = self.scene.groups[-1].count, False
         if vague and not plural and noun not in v.UNCHANGED:  # "some water"
             stated = None
@@ -284,7 +284,8 @@ class Naming(Nouns):
 
     def conjuncts(self, i: int, left: bool = True, right: bool = True) -> list[Group]:
         """The groups of the noun i and of all that "and" joins to it on its left and on its right."""
-        run, at = self.run(i), self.run(i).index(self.outer(i))
+        run = self.run(i)
+        at = run.index(self.outer(i))
         run = run[0 if left else at : None if right else at + 1]
         return list(dict.fromkeys(group for j in run for group in self.groups[self.stands_for(j)])) or self.groups[i]
 
@@ -346,10 +347,10 @@ class Naming(Nouns):
         pronoun = next((j for j in self.children[i] if j in self.spans and self.units[j].word in v.PRONOUNS), None)
         if pronoun is not None and before in (",", "and", "while") and pronoun + 1 in self.starts:
             return self.after(i)  # "behind him a castle"
-        if unit.token.head == i or (pronoun is not None and self.before(i)):
-            return self.before(i)
         if before in (",", "and", "but") and unit.token.head > i and self._tag(unit.token.head).startswith("VB"):
             return self.governor(unit.token.head, i)  # ", on the counter there are two pots"
+        if unit.token.head == i or (pronoun is not None and self.before(i)):
+            return self.before(i)
         if i and self.last_subjects and before in ("and", ",", "but"):
             return self.last_subjects  # "on a table and next to a lamp"
         if self._hangs_on_verb(i):
@@ -375,7 +376,7 @@ class Naming(Nouns):
             return []
         noun = self.ends[i - 1]
         token, found = self.units[noun].token, self.conjuncts(noun, right=False)
-        if self._word(token.head) == "with" and found and found[0].noun in v.CLOTHES | v.HANDHELD:
+        if self._word(token.head) in ("with", "in") and found and found[0].noun in v.CLOTHES | v.HANDHELD:
             owner = self.governor(self.units[token.head].token.head, i)  # "a knight with a shield in front of …"
             found = owner if owner and owner[0].noun in v.ANIMATE else found
         return [] if token.label in ("dobj", "dative", "oprd") else found

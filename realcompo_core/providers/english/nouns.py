@@ -121,10 +121,20 @@ class Nouns:
             first -= 1
         while last + 1 < len(self.mentions) and self._is_joint(last):
             last += 1
+        for at in range(self.order[outer] + 1, last + 1):  # "right of a heart and a square below a star"
+            if self._begins_statement(at):
+                last = at - 1
+                break
         run = self.mentions[first : last + 1]
         joints = {self.units[k].word for k in range(self.spans[run[0]][1], self.spans[run[-1]][0])}
         new = len(run) == 2 and "," in joints
         return run if joints & v.JOINTS and not new else [outer]
+
+    def _begins_statement(self, index: int) -> bool:
+        """Whether a mention that "and" joins is what the next relation is about, and the one before is its own."""
+        end = self.spans[self.mentions[index]][1]
+        relates = end < len(self.units) and self.units[end].relates and self._word(end) != "of"
+        return relates and any(self.follows_preposition(i) for i in self.mentions[:index])
 
     def outer(self, i: int) -> int:
         """The phrase that i is part of: the group of "a group of clocks"."""
@@ -311,7 +321,10 @@ class Nouns:
             end = i + 1
             while self._may_be_noun(end):
                 end += 1
-            if end > i + 1 and self.units[end - 1].word not in v.ADJECTIVES | v.OTHERS:
+            verb = self._tag(end) in ("VB", "VBP") and end not in self.taken and self._word(end) not in v.FUNCTION_WORDS
+            if end > i + 1 and verb and self._word(end - 1) in v.ADJECTIVES:
+                end += 1  # "a cyan cross"
+            if end > i + 1 and self.units[end - 1].word not in (v.ADJECTIVES - v.ALSO_NOUNS) | v.OTHERS:
                 self._take(end - 1, i, end)
         for i in range(1, len(self.units)):  # "some ducks and geese", which is taken for an adjective
             joined = self._word(i - 1) in v.JOINTS and self.units[i].token.label == "conj" and self._tag(i) == "JJ"

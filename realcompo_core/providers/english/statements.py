@@ -46,7 +46,8 @@ class Sentence(Naming):
                 self._warn_unfinished(i)
             return
         if not others:
-            self._on_body(i)
+            if not self._warn_unknown(i, self.starts.get(i + 1)):
+                self._on_body(i)
             return
         governor, text = self.units[unit.token.head], self._quote(i)
         if governor.token.tag == "VBN" and unit.word == "by" and governor.word in v.VERBS:
@@ -131,7 +132,8 @@ class Sentence(Naming):
             subjects = self.governor(unit.token.head, i)
         subjects = subjects or self.before(i) or (list(self.story.main) if i == 0 else [])
         subjects = [group for group in subjects if group not in others]
-        if not others or not subjects:
+        pronouns = [j for j in self.children[i] if self.units[j].token.label == "nsubj"] + objects[:1]
+        if any([self._warn_unknown(i, j) for j in pronouns]) or not others or not subjects:
             return
         if unit.word in v.HAVE:
             self._have(subjects[-1], others, self._quote(i))
@@ -235,6 +237,15 @@ class Sentence(Naming):
     def _warn_unfinished(self, i: int) -> None:
         before = [j for j in self.mentions if j < i]
         self._warn(f"left out, as nothing follows it: {self.text(self.spans[before[-1]][0] if before else i, i + 1)!r}")
+
+    def _warn_unknown(self, i: int, noun: int | None) -> bool:
+        """Warns if `noun` is a pronoun that stands for nothing named, in what the word i says; whether it is."""
+        unknown = noun in self.spans and self._tag(noun) == "PRP" and not self.groups[noun]
+        unknown = unknown and self.units[noun].word in v.PRONOUNS and noun not in self.absent
+        if unknown:
+            word = self.units[noun].token.text
+            self._warn(f"left out, as nothing is named that {word!r} could mean: {self._quote(i)!r}")
+        return unknown
 
     def _warn(self, sentence: str) -> None:
         if sentence not in self.scene.warnings:

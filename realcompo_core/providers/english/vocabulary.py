@@ -1,4 +1,4 @@
-"""What `grammar` knows about words: connectors and their meanings, and nouns that are no objects of their own."""
+"""What the readers know about words: connectors, verbs, nouns that are no objects of their own, sizes of things."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ SETTING_PREPOSITIONS = _words(
 )
 CLAUSES = _words("ROOT acl relcl advcl ccomp xcomp")
 IGNORED_PREPOSITIONS = _words("like as during about than since until after before because while despite per via")
-ABSENCE = _words("without minus except excluding no")
+ABSENCE = _words("without minus except excluding no not")
 POSITIONS = {
     **dict.fromkeys(["left"], "at_left"),
     **dict.fromkeys(["right"], "at_right"),
@@ -250,6 +250,7 @@ NOUNS_IN_ING = _words(
     "stocking pudding building painting lighting swing sling clothing dumpling duckling gosling sibling dressing "
     "icing frosting topping awning"
 )
+ALSO_NOUNS = _words("square round glass orange light gold silver plastic rubber leather violet")
 SCALES = dict.fromkeys("small tiny little miniature mini".split(), 0.65)
 SCALES |= dict.fromkeys("big large huge giant enormous gigantic massive".split(), 1.4)
 DEFINITE = _words("the this that these those both its his her their")
@@ -315,7 +316,7 @@ HEADWEAR = _words(
     "hat cap helmet crown beanie beret turban headband tiara fedora headphones veil hood bandana wig goggles"
 )
 FACEWEAR = _words("glasses sunglasses mask goggles monocle")
-NECKWEAR = _words("tie bowtie scarf necklace collar medal pendant bow_")
+NECKWEAR = _words("tie bowtie scarf necklace collar medal pendant")
 FOOTWEAR = _words("shoe shoes boot boots sandals heels sneakers socks slippers skates skis ski skate")
 WORN_AT = {"on_head": HEADWEAR, "on_face": FACEWEAR, "at_neck": NECKWEAR, "on_feet": FOOTWEAR}
 HANDHELD = _words(
@@ -360,7 +361,6 @@ PLACES = _words(
     "neighbourhood cityscape horizon driveway patio porch enclosure paddock surf waves crosswalk intersection "
     "world area place spot location distance"
 )
-LIGHT = _words("rain snow fog mist sun sunlight moonlight night shade dark wind storm spotlight")
 STYLE = _words(
     "quality masterpiece lighting detailed cinematic photorealistic realistic hyperrealistic realism style styles "
     "render rendering resolution hd uhd hdr 4k 8k 16k bokeh artstation deviantart pixiv photography photograph "
@@ -460,9 +460,12 @@ _SIZES = """
 """
 SIZES = {noun: float(line.split(":")[0]) for line in _SIZES.strip().splitlines() for noun in line.split(":")[1].split()}
 """Rough sizes of things, in metres."""
-UNKNOWN_SIZE = 0.4
+UNKNOWN_SIZE, TOY_SIZE = 0.4, 0.3
+TOYS = _words("teddy toy stuffed plush lego")
 
 
-def size_of(noun: str) -> float:
-    """The rough size of a thing in metres; a person's for nouns of people, else UNKNOWN_SIZE."""
+def size_of(noun: str, attributes: frozenset[str]) -> float:
+    """The rough size of a thing in metres: a toy's for a teddy bear, a person's for nouns of people."""
+    if not TOYS.isdisjoint(attributes):
+        return TOY_SIZE
     return SIZES.get(noun, SIZES["person"] if noun in PEOPLE else UNKNOWN_SIZE)
