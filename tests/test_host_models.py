@@ -20,6 +20,8 @@ FILES = {
     "gligen_sd14_textbox_pruned.safetensors": "sd15.safetensors",
     "TokenCompose_SD14_A.safetensors": "diffusers.safetensors",
     "control_v11p_sd15_seg_fp16.safetensors": "sd15.safetensors",
+    "sd_xl_base_1.0.safetensors": "sdxl.safetensors",
+    "OpenPoseXL2.safetensors": "sdxl.safetensors",
 }
 SECONDS = 1500  # for the files, and for a prompt: one step takes minutes on a slow CPU
 COMPLAINTS = ("missing", "unexpected", "not loaded")  # what loaders log of a file's weights
@@ -39,7 +41,7 @@ def models(patient, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     host_server.run_checks(HOSTS[0], "random_models.py", folder)
     yield folder
-    shutil.rmtree(folder)  # 7.4 GB, and pytest keeps its folders
+    shutil.rmtree(folder)  # 9.3 GB, and pytest keeps its folders
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=[host.name for host in HOSTS])
@@ -57,7 +59,7 @@ def template(name: str, side: int, steps: int) -> dict:
     for node in workflow.values():
         inputs = node["inputs"]
         inputs |= {key: FILES[value] for key, value in inputs.items() if isinstance(value, str) and value in FILES}
-        inputs |= {key: side for key in ("width", "height") if key in inputs}
+        inputs |= {key: side for key in ("width", "height") if inputs.get(key)}  # 0 is none
         inputs |= {key: steps for key in ("steps",) if key in inputs}
     return workflow
 
@@ -117,7 +119,9 @@ def no_complaints(host):
     assert not complaints
 
 
-@pytest.mark.parametrize("name", ["realcompo_v1", "stylised_checkpoint", "realcompo_v4", "segmentation"])
+@pytest.mark.parametrize(
+    "name", ["realcompo_v1", "stylised_checkpoint", "realcompo_v4", "segmentation", "keypoints_sdxl"]
+)
 def test_template_gives_a_picture_and_a_report(host, name):
     with no_complaints(host):
         outputs = host.run(template(name, side=256, steps=3))

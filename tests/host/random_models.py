@@ -1,4 +1,7 @@
-"""Models of SD1.5's real sizes with random weights, in the host's `models` folders: see `test_host_models.py`.
+"""Models of SD1.5's real sizes, and an SDXL, with random weights in the host's `models` folders.
+
+The SDXL is as shallow as Segmind's Vega, and every level has the first one's width; its text encoders are of real size.
+See `test_host_models.py`.
 
 Run by the host's own Python in the host's folder, with the folder to fill as argument. Names and shapes of the weights
 are those of the host's own classes, which are built without memory; the values are seeded, and saved in fp16.
@@ -21,6 +24,7 @@ comfy.options.enable_args_parsing()
 
 import comfy.ops  # noqa: E402
 import comfy.sd1_clip  # noqa: E402
+import comfy.sdxl_clip  # noqa: E402
 import comfy.supported_models  # noqa: E402
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
@@ -54,6 +58,23 @@ SD20_SHALLOW = {  # enough of SD2.x for the host's loader, which reads depths fr
     "use_linear_in_transformer": True,
     "context_dim": 1024,
 }
+SDXL_NARROW = {
+    "image_size": 32,
+    "in_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 1, 1],
+    "num_head_channels": 64,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": True,
+    "transformer_depth": [0, 0, 1, 1, 2, 2],
+    "transformer_depth_middle": 2,
+    "context_dim": 2048,
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,
+    "legacy": False,
+}
+SDXL_DECODER = {"out_channels": 4, "transformer_depth_output": [0] * 3 + [1] * 3 + [2] * 3}
 AUTOENCODER = {
     "double_z": True,
     "z_channels": 4,
@@ -122,6 +143,16 @@ with torch.device("meta"):
     other_unet = UNetModel(**SD20_SHALLOW, out_channels=4, transformer_depth_output=[1] * 4, operations=operations)
     other_control = ControlNet(**SD20_SHALLOW, hint_channels=3, operations=operations).state_dict()
     other_gligen = gated_layers(other_unet, width=1024)
+    sdxl = {
+        **prefixed(
+            "model.diffusion_model.", UNetModel(**SDXL_NARROW, **SDXL_DECODER, operations=operations).state_dict()
+        ),
+        **comfy.supported_models.SDXL(SDXL_NARROW).process_clip_state_dict_for_saving(
+            comfy.sdxl_clip.SDXLClipModel().state_dict()
+        ),
+        **prefixed("first_stage_model.", autoencoder.state_dict()),
+    }
+    sdxl_control = ControlNet(**SDXL_NARROW, hint_channels=3, operations=operations).state_dict()
     names = sorted(comfy.utils.unet_to_diffusers({**SD15, **DECODER}).items())
     shapes = unet.state_dict()
     diffusers_unet = {name: shapes[own] for name, own in names if own in shapes}
@@ -142,6 +173,8 @@ save("gligen/sd15.safetensors", randomise(gligen, seed=3))
 save("gligen/sd20.safetensors", randomise(other_gligen, seed=4))
 save("controlnet/sd15.safetensors", randomise(control, seed=5))
 save("controlnet/sd20.safetensors", randomise(other_control, seed=6))
+save("checkpoints/sdxl.safetensors", randomise(sdxl, seed=10))
+save("controlnet/sdxl.safetensors", randomise(sdxl_control, seed=11))
 save("diffusion_models/diffusers.safetensors", randomise(diffusers_unet, seed=9))
 save("loras/kohya.safetensors", kohya_lora(layers, texts, seed=7))
 save("loras/diffusers.safetensors", diffusers_lora(layers, texts, seed=8))
