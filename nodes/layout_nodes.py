@@ -45,7 +45,7 @@ from realcompo_core.providers.prompting import Chat, single_message
 from realcompo_core.providers.text import FORMATS
 from shapescenes.palette import PALETTE as SHAPESCENES
 
-from .host.messages import show_on_node
+from .host.messages import show_on_node, warn_on_node
 from .schema import ADVANCED, MAX_SIDE, schema, size_inputs
 from .types import ArrayType, BoundingBoxType, LayoutType, PoseKeypointType
 
@@ -355,6 +355,7 @@ class LayoutFromBoxes(io.ComfyNode):
         layout = from_boxes_or_elements(
             boxes, split_phrases(phrases) or None, width=width, height=height, image=image, prompt=prompt
         )
+        warn_on_node(layout.warnings)
         return io.NodeOutput(layout.validate(prompt or None))
 
 
