@@ -29,6 +29,7 @@ import comfy.samplers
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from realcompo_core.attention.losses import grounding_loss
+from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout, LayoutObject
 # isort: on
 
@@ -283,7 +284,7 @@ def refused(*words, branches=None, layout=LAYOUT):
     entry = guiders.BranchInput(MODEL, POSITIVE, NEGATIVE, 3.0)
     try:
         guiders.BalancedGuider(branches or [entry, entry], layout, CLIP)
-    except branch.RealCompoError as error:
+    except RealCompoError as error:
         assert all(word in str(error) for word in words), error
     else:
         raise AssertionError(f"not refused: {words}")
@@ -293,8 +294,8 @@ def check_what_does_not_fit_is_refused_before_sampling():
     good = guiders.BranchInput(MODEL, POSITIVE, NEGATIVE, 3.0)
     wide = [[torch.zeros(1, 32, 768), {}]]
     refused("spatial branch", "128", "768", branches=[good, guiders.BranchInput(MODEL, wide, NEGATIVE, 3.0)])
-    longer = [[torch.zeros(1, 64, 128), {}]]
-    refused("64 tokens", "32", branches=[guiders.BranchInput(MODEL, longer, NEGATIVE, 3.0), good])
+    short = [[torch.zeros(1, 8, 128), {}]]
+    refused("8 tokens", "token 10", branches=[guiders.BranchInput(MODEL, short, NEGATIVE, 3.0), good])
     refused("1 branch", branches=[good])
 
     other = MODEL.clone()
@@ -314,7 +315,7 @@ def check_what_does_not_fit_is_refused_before_sampling():
 def check_layers_that_do_not_exist_are_named():
     try:
         sources.UNetAttention(UNET).choose(8)
-    except branch.RealCompoError as error:
+    except RealCompoError as error:
         assert "1/8" in str(error) and "1/2" in str(error), error
     else:
         raise AssertionError("no error")

@@ -12,6 +12,7 @@ import comfy.samplers
 import numpy as np
 import torch
 from comfy.ldm.modules.attention import optimized_attention
+from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.branch import GuidedBranch
 from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.settings import BalanceSettings
@@ -358,7 +359,7 @@ def check_one_branch_needs_guidance_and_guidance_needs_objects():
     try:
         guiders.BalancedGuider([entry], LAYOUT, CLIP)
         raise AssertionError("was not refused")
-    except branch.RealCompoError as error:
+    except RealCompoError as error:
         assert "1 branch" in str(error) and "layout_guidance" in str(error)
     empty = Layout((), prompt=LAYOUT.prompt)
     found, trace = guided(layout=empty, watch=lambda g: seen.append(g._balancer.branches[0]), steps=2)
