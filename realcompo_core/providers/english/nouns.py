@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...text.parser import Token, tokens_of
-from ...text.parser import parse as parse_tokens
 from ...text.words import DETERMINERS, PARTICIPLES, singular
 from . import vocabulary as v
 from .numerals import number
+from .tagging import parse
 
 MODIFIERS = {"det", "amod", "compound", "nummod", "nmod", "poss", "quantmod", "predet", "advmod", "npadvmod", "punct"}
 MODIFIERS |= {"case", "neg", "preconj", "cc", "conj"}
@@ -68,7 +68,7 @@ def units_of(text: str, start: int, end: int) -> list[Unit]:
             forms.append((connector.form, tokens[i][1], tokens[after - 1][2]))
             kinds.append((connector.kind, connector.flipped))
         i = after
-    return [Unit(token, *kind) for token, kind in zip(parse_tokens(forms), kinds, strict=True)]
+    return [Unit(token, *kind) for token, kind in zip(parse(forms), kinds, strict=True)]
 
 
 class Nouns:

@@ -77,7 +77,7 @@ class SceneGraph:
     def set_scales(self) -> None:
         """Draws things of known sizes by a root of their size, and what stands on held things small."""
         logs = {group: math.log(v.size_of(group.noun, group.attributes)) for group in self.groups}
-        if any(group.noun in v.SIZES for group in self.groups) and len(logs) > 1:
+        if any(v.known_size(group.noun, group.attributes) for group in self.groups) and len(logs) > 1:
             middle = sum(logs.values()) / len(logs)
             for group, log in logs.items():
                 group.scale *= min(max(math.exp(GROWTH * (log - middle)), SMALLEST), LARGEST)
