@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import LayoutError
 from ..layout import Box
 from .english.scene import Group, GroupRelation, SceneGraph
+from .english.vocabulary import PAIRS
 
 # In units of the object size:
 MARGIN = 0.12  # to the picture's border
@@ -418,7 +419,8 @@ def _blocks(groups: list[Group], relations: list[GroupRelation]) -> dict[Group, 
         blocks = dict.fromkeys(loose, rest)
     for group in groups:
         if group in related:
-            blocks[group] = _Block(len(set(blocks.values())), [group] * group.count)
+            pair = group.count == 2 and group.noun in PAIRS
+            blocks[group] = _Block(len(set(blocks.values())), [group] * group.count, row=pair)
     for relation in relations:
         if relation.name in ("on", "in_front_of"):
             for group in relation.groups:

@@ -8,7 +8,7 @@ from ...text.words import DETERMINERS, singular
 from . import vocabulary as v
 from .nouns import BOORU, Nouns, Unit
 from .numerals import number, number_in
-from .scene import Group, SceneGraph
+from .scene import Group, GroupRelation, SceneGraph
 
 OBJECTS = {"dobj", "dative", "attr", "oprd"}
 
@@ -108,6 +108,8 @@ class Naming(Nouns):
             self.groups[i] = self._referred(i)
         elif unit.word in v.OTHERS or (unit.word in ("one", "ones") and not v.OTHERS.isdisjoint(words)):
             self.groups[i] = self._other(i)
+        elif words[0] == "its" and unit.word in v.OWN_PARTS:
+            self.groups[i] = self._referred(i)
         elif i in self.contents and unit.word in v.COLLECTIVES.keys() | v.PART_NOUNS:
             if unit.word in v.COLLECTIVES:
                 self._count_content(i)
@@ -117,6 +119,9 @@ class Naming(Nouns):
             group = self._group(i, start, end)
             known = self._known(i, group) if words[0] in v.DEFINITE else None
             self.groups[i] = [self.story.add(known or group)]
+            for word in words[:-1]:
+                if word in v.LEFT_OR_RIGHT:  # "the left box"
+                    self.scene.relations.append(GroupRelation(v.LEFT_OR_RIGHT[word], (known or group,), group.text))
             if words[0] == "one" and known is None:
                 self.story.one = group
 
@@ -154,8 +159,6 @@ class Naming(Nouns):
             stated, vague = self.counts[i]
         if words[0] in v.COMPARATIVES and self.scene.groups:  # "two cows and fewer sheep"
             stated, vague = max(self.scene.groups[-1].count + (1 if words[0] == "more" else -1), 1), False
-        if "many" in words and self._word(start - 1) == "as" and self.scene.groups:  # "and as many daisies"
-            stated, vague = self.scene.groups[-1].count, False
         if vague and not plural and noun not in v.UNCHANGED:  # "some water"
             stated = None
         count = stated if stated is not None else v.BARE_PLURAL if plural else 1
@@ -183,7 +186,9 @@ class Naming(Nouns):
         if BOORU.fullmatch(unit.token.text):
             return True
         forms = {unit.word, singular(unit.word)}
-        if self._is_comparison(i, forms) or not forms.isdisjoint(v.BODY | v.ABSTRACT):
+        if self._is_comparison(i, forms) or not forms.isdisjoint(v.ABSTRACT):
+            return False
+        if not forms.isdisjoint(v.BODY) and (forms.isdisjoint(v.ALSO_THINGS) or self._belongs(i)):
             return False
         if not forms.isdisjoint(v.STYLE):
             self._set_background(i)
@@ -198,6 +203,11 @@ class Naming(Nouns):
             self._set_background(i)
             return False
         return True
+
+    def _belongs(self, i: int) -> bool:
+        """ "her chest", "a bird with a red feather", but not "a chest full of gold"."""
+        above = self._word(self.units[i].token.head)
+        return self._word(self.spans[i][0]) not in ("a", "an", "the", "two") or above in {"with", *v.HAVE}
 
     def _set_background(self, i: int) -> None:
         self.scene.background.append(self.text(*self.spans[i]))
@@ -253,11 +263,47 @@ class Naming(Nouns):
             self.story.one = self.story.split(several[-1])
             return [self.story.one]
         if word in v.PLURAL_PRONOUNS:
-            return several[-1:] or known[-2:]
-        fitting = v.ANIMALS if word in ("it", "itself") else v.PEOPLE
-        things = [group for group in known if group.noun not in v.PEOPLE] if fitting is v.ANIMALS else known
-        animate = [group for group in things if group.noun in v.ANIMATE]
-        return [group for group in things if group.noun in fitting][-1:] or animate[-1:] or things[-1:] or known[-1:]
+            return self._referred_several(known)
+        if word in ("it", "its", "itself"):
+            return self._referred_thing(i, [group for group in known if group.noun not in v.PEOPLE]) or known[-1:]
+        excluded = v.FEMALE if word in v.HE else v.MALE if word in v.SHE else frozenset()
+        fitting = [group for group in known if group.noun not in excluded]
+        people = [group for group in fitting if group.noun in v.PEOPLE]
+        animate = [group for group in fitting if group.noun in v.ANIMATE]
+        gendered = [group for group in people if group.noun in v.FEMALE | v.MALE]
+        return gendered[-1:] or people[-1:] or animate[-1:] or fitting[-1:] or known[-1:]
+
+    def _referred_several(self, known: list[Group]) -> list[Group]:
+        """ "they": several of one kind, or else the last two, who live before things."""
+        animate = [group for group in known if group.noun in v.ANIMATE]
+        for groups in (animate, known):
+            if several := [group for group in groups if group.count > 1]:
+                return several[-1:]
+            if len(groups) > 1:
+                return groups[-2:]
+        return known[-1:]
+
+    def _referred_thing(self, i: int, things: list[Group]) -> list[Group]:
+        """ "it": what can be in, on or under a thing decides; else an animal, or what the last statement was about."""
+        token = self.units[i].token
+        governor = self.units[token.head]
+        relation = (v.PREPOSITIONS.get(governor.word) or ("",))[0] if not governor.kind else governor.kind
+        on_something = {each.groups[0] for each in self.scene.relations if each.name in ("on", "inside", "held")}
+        if relation == "inside":
+            holding = [group for group in things if group.noun in v.CONTAINERS]
+        elif relation == "on":
+            holding = [group for group in things if group.noun in v.SURFACES | v.CONTAINERS and group not in on_something]
+        elif relation == "under":
+            holding = [group for group in things if group not in on_something and group.noun not in v.ANIMATE]
+        else:
+            holding = [group for group in things if group.noun in v.ANIMALS]
+        if holding or relation in ("inside", "on", "under"):
+            return holding[-1:] or things[-1:]
+        stated = [each.groups[0] for each in self.scene.relations if each.groups[0] in things]
+        return stated[-1:] if stated and things[-1] in self._last_sides() else things[-1:]
+
+    def _last_sides(self) -> tuple[Group, ...]:
+        return self.scene.relations[-1].groups if self.scene.relations else ()
 
     def _other(self, i: int) -> list[Group]:
         """ "the other": another of the kind that "one" was, or of the last kind; "the others": all the rest."""
@@ -337,6 +383,8 @@ class Naming(Nouns):
             owner = self.governor(above, verb)  # "a man with a cane sitting on a bench", "a girl in boots holding …"
             if owner and owner[0].noun in v.ANIMATE:
                 return owner
+        if found and not any(label in OBJECTS for label in (self.units[j].token.label for j in self.children[verb])):
+            return self.conjuncts(token.head, right=False)  # "a cat and a dog sitting on a sofa"
         return found or None
 
     # What a preposition is about.
@@ -367,7 +415,8 @@ class Naming(Nouns):
 
     def after(self, i: int) -> list[Group]:
         """ "next to the house, a tree": the next nouns that the preposition i does not govern."""
-        after = [j for j in self.mentions if j > i and j not in self.children[i] and self.groups[j]]
+        governed = {*self.children[i], self.starts.get(i + 1)}  # the parser takes "it" for a subject in "next to it is …"
+        after = [j for j in self.mentions if j > i and j not in governed and self.groups[j]]
         return self.conjuncts(after[0]) if after else []
 
     def _beside(self, i: int) -> list[Group]:

@@ -274,9 +274,12 @@ class Nouns:
             if self._word(start - 1) not in v.FUNCTION_WORDS and start - 1 not in self.taken:
                 start -= 2  # "two stop signs"
         articles = [
-            k for k in range(start + 1, i) if self._word(k) in ("a", "an", "the") and self._word(k - 1) != "half"
+            k
+            for k in range(start + 1, i)
+            if (self._word(k) in ("a", "an", "the") and self._word(k - 1) != "half")
+            or (self.units[k].counts and self._word(k - 1) in v.JOINTS and self._word(k - 2) not in v.NUMBERS)
         ]
-        start = articles[-1] if articles else start  # "the other a wrench" are two phrases
+        start = articles[-1] if articles else start  # "the other a wrench" and "a fence and three balls" are two
         while start < i and self._tag(start) in (",", "HYPH", "CC", ":", "``", "''", "RB"):
             start += 1
         return start

@@ -14,6 +14,7 @@ from .scene import Group, GroupRelation
 OPEN_ENDED = {"left_of", "above", "surrounded_by"}  # hold for every group that "and" joins on their right side
 BESIDES = {"next_to", "surrounded_by"}  # there is no room for every group that "and" joins on their left side
 POSSESSIVES = ("his", "her", "its", "their")
+HANDY = 0.3  # the size in metres of what a hand holds
 MOST_ON_SURFACE = 6  # things that "a table with …" puts on it
 
 
@@ -22,11 +23,15 @@ class Sentence(Naming):
 
     def __init__(self, story: Story, units: list[Unit], is_tag: bool):
         super().__init__(story, units, is_tag)
+        self.stated_before = len(self.scene.relations)
+        self.last_owners: list[Group] = []  # of a place such as "on its left"
         for i, unit in enumerate(units):
             if unit.kind == "position":
                 self._position(i)
             elif unit.kind == "in_hand":
                 self._in_hand(i)
+            elif unit.kind in v.OWN_PLACES:
+                self._without_object(i, *v.OWN_PLACES[unit.kind])
             elif unit.kind in v.RELATIONS:
                 self._preposition(i, unit.kind, unit.flipped)
             elif unit.word in v.PREPOSITIONS and unit.token.tag in ("IN", "TO", "RB", "RP") and i not in self.taken:
@@ -42,7 +47,9 @@ class Sentence(Naming):
     def _preposition(self, i: int, name: str, flipped: bool) -> None:
         others, unit = self._governed(i), self.units[i]
         if others is None:
-            if unit.kind or (unit.token.tag == "IN" and unit.token.label in ("prep", "ROOT") and not self.is_tag):
+            if not unit.kind and unit.word in v.ADVERBIAL and self._ends_clause(i + 1):
+                self._without_object(i, name, flipped)
+            elif unit.kind or (unit.token.tag == "IN" and unit.token.label in ("prep", "ROOT") and not self.is_tag):
                 self._warn_unfinished(i)
             return
         if not others:
@@ -55,6 +62,7 @@ class Sentence(Naming):
             return
         subjects = [group for group in self.about(i) if group not in others]
         subjects = subjects or [group for group in self.after(i) if group not in others]
+        subjects = self._placed(i, name, subjects, others)
         if not subjects:
             return
         self.last_subjects = subjects
@@ -62,8 +70,81 @@ class Sentence(Naming):
             self._wear(subjects[-1:], others, text)
         elif unit.word == "on" and all(group.noun in v.CLOTHES for group in subjects) and others[0].noun in v.PEOPLE:
             self._wear(others[:1], subjects, text)
+        elif self.units[unit.token.head].word in v.HANGING and unit.word == "from":
+            self._state("under", False, subjects, others, text)
+        elif unit.word == "across" and (opposite := self._opposite_side(i)):
+            self._add("between", (others[0], subjects[-1], opposite), text)
+        elif self._faces_across(i, subjects, others):
+            self._add("between", (others[0], *subjects[-2:]), text)
         else:
             self._state(name, flipped, subjects, others, text)
+
+    def _faces_across(self, i: int, subjects: list[Group], others: list[Group]) -> bool:
+        """ "two women at a table": they sit on either side of it."""
+        living = all(group.noun in v.ANIMATE for group in subjects)
+        table = others[0].noun in v.TABLES and self._word(i) in ("at", "across", "around", "over")
+        return living and table and sum(group.count for group in subjects) == 2
+
+    def _opposite_side(self, i: int) -> Group | None:
+        """The woman of "a man across the table from a woman"."""
+        end = next((self.spans[j][1] for j in self.children[i] if j in self.spans), len(self.units))
+        side = self.starts.get(end + 1) if self._word(end) == "from" else None
+        return self.groups[side][0] if side is not None and self.groups[side] else None
+
+    def _ends_clause(self, i: int) -> bool:
+        return i >= len(self.units) or self.units[i].word in {",", ".", ";", "!", *v.JOINTS, "while"}
+
+    def _without_object(self, i: int, name: str, flipped: bool) -> None:
+        """ "a box with a kitten inside", "a plate with a fork on its left": about what was named before."""
+        if i - 1 in self.ends:
+            noun = self.ends[i - 1]
+            subjects = self.conjuncts(noun, right=False)
+        else:
+            noun, subjects = i, self.governor(self.units[i].token.head, i)
+        token = self.units[noun].token
+        owners = self.last_owners if self.units[i].kind else []
+        if noun != i and self._word(token.head) == "with":
+            owners = self.governor(self.units[token.head].token.head, i)
+        earlier = [group for group in self.scene.groups if group not in subjects]
+        related = [each.groups[0] for each in self.scene.relations if not set(each.groups) & set(subjects)]
+        owners = [group for group in owners if group not in subjects] or related[-1:] or earlier[-1:]
+        if subjects and owners:
+            self.last_owners = owners[-1:]
+            self._state(name, flipped, subjects, owners[-1:], self._quote(i))
+
+    def _placed(self, i: int, name: str, subjects: list[Group], others: list[Group]) -> list[Group]:
+        """Who of a verb's subject and its object stands where the preposition behind the object says.
+
+        What someone holds, wears or rides is where they are, and what someone puts down is where it is put. Of the
+        others, no one is in or on what is much smaller than they are: "a cook flips a pancake in a pan".
+        """
+        noun = self.ends.get(i - 1)
+        verb = self._verb_of(noun)
+        if verb is None:
+            return subjects
+        objects = [group for group in self.conjuncts(noun, right=False) if group not in others]
+        actors = self.subject(verb)
+        if actors is None:
+            actors = self.governor(self.units[verb].token.head, verb) if self.units[verb].token.head != verb else []
+        actors = [group for group in actors if group not in others + objects]
+        if not actors or not objects:
+            return subjects
+        meets = name in ("on", "inside")
+        small = meets and others[0].noun not in v.SEATS and _much_smaller(others[0], actors[-1])
+        if self._word(verb) in v.PLACING or small:
+            return objects
+        bound = v.VERBS.get(self._word(verb)) in ("hold", "wear", "on") and not others[0].noun in v.CLOTHES
+        return actors if bound else subjects
+
+    def _verb_of(self, noun: int | None) -> int | None:
+        """The verb whose object the noun is."""
+        if noun is None:
+            return None
+        token = self.units[noun].token
+        while token.label == "conj" and token.head in self.spans:
+            token = self.units[token.head].token
+        is_verb = self._tag(token.head).startswith("VB") and token.label in OBJECTS
+        return token.head if is_verb else None
 
     def _governed(self, i: int) -> list[Group] | None:
         """The groups of the nouns that the preposition i governs; None if no noun follows it."""
@@ -71,8 +152,8 @@ class Sentence(Naming):
         for j in self.children[i]:  # "from under a table"
             if self.units[j].token.label == "prep":
                 nouns += [k for k in self.children[j] if k in self.spans]
-        if not nouns and i + 1 in self.starts:
-            nouns = [self.starts[i + 1]]
+        if i + 1 in self.starts and self.starts[i + 1] not in nouns:
+            nouns.insert(0, self.starts[i + 1])
         return self.conjuncts(nouns[0], left=False) if nouns else None
 
     def _on_body(self, i: int) -> None:
@@ -80,7 +161,7 @@ class Sentence(Naming):
         part = self.starts.get(i + 1)
         if part is None or self._word(i + 1) not in POSSESSIVES or singular(self.units[part].word) not in v.BODY:
             return
-        subjects = self.about(i)
+        subjects = self.groups[self.ends[i - 1]] if i - 1 in self.ends else self.about(i)
         owner = self.story.last(v.ANIMATE, without=subjects)
         name = v.AT_BODY.get(singular(self.units[part].word), "held")
         if subjects and owner:
@@ -99,20 +180,32 @@ class Sentence(Naming):
         if not others or self.units[i].token.head == i:
             return
         text = self._quote(i)
-        for owner, other in product(self.governor(self.units[i].token.head, i)[-1:], others):
-            related = any({owner, other} <= set(relation.groups) for relation in self.scene.relations)
+        for owner, other in product(self._accompanied(i), others):
+            related = any(other is relation.groups[0] for relation in self.scene.relations)
+            related = related or any({owner, other} <= set(relation.groups) for relation in self.scene.relations)
             if owner is other or related:
                 continue
             if owner.noun in v.ANIMATE and other.noun in v.CLOTHES:
                 self._wear([owner], [other], text)
-            elif owner.noun in v.PEOPLE and other.noun in v.HANDHELD and owner.count == 1:
+            elif owner.noun in v.PEOPLE and _is_handy(other) and owner.count == 1:
                 self._add("held", (other, owner), text)
+            elif owner.noun in v.ANIMATE and (other.noun in v.ANIMATE or _is_handy(other)):
+                self._add("next_to", (owner, other), text)
             elif owner.noun in v.CONTAINERS:
                 self._add("inside", (other, owner), text)
             elif owner.noun in v.SURFACES and _fits_on_surface(other):
                 self._add("on", (other, owner), text)
             elif head.token.tag.startswith("VB") and head.word not in v.HAVE:
                 self._add("next_to", (owner, other), text)
+
+    def _accompanied(self, i: int) -> list[Group]:
+        """What has something "with" it: "carrying a tray with three glasses" the tray."""
+        noun = self.ends.get(i - 1)
+        if noun is not None and self._verb_of(noun) is not None:
+            found = self.conjuncts(noun, right=False)[-1:]
+            if found and found[0].noun in v.SURFACES | v.CONTAINERS:
+                return found
+        return self.governor(self.units[i].token.head, i)[-1:]
 
     # Verbs.
 
@@ -212,10 +305,22 @@ class Sentence(Naming):
         for subject in subjects:
             for sides in [others] if name in ("between", "surrounded_by") else [[other] for other in others]:
                 self._add(name, (subject, *sides), text)
+        if name in ("on", "inside") and others[0].noun in v.SURFACES | v.CONTAINERS:
+            for group in self._neighbours(subjects):  # "a cup next to a plate on a table": both are on it
+                if group not in others and _fits_on_surface(group) and not _much_smaller(others[0], group):
+                    self._add(name, (group, others[0]), text)
         if name == "under":  # "a dog on a rug under a chair": both are under it
             for relation in list(self.scene.relations):
                 if relation.name == "on" and relation.groups[1] in subjects:
                     self._add("under", (relation.groups[0], others[0]), text)
+
+    def _neighbours(self, groups: list[Group]) -> list[Group]:
+        """What this sentence places beside the groups, and nowhere else."""
+        stated = self.scene.relations[self.stated_before :]
+        placed = {relation.groups[0] for relation in stated if relation.name in ("on", "inside", "held")}
+        beside = [relation.groups for relation in stated if relation.name in ("next_to", "left_of")]
+        found = [group for pair in beside if set(pair) & set(groups) for group in pair if group not in groups]
+        return [group for group in dict.fromkeys(found) if group not in placed and group.noun not in v.ANIMATE]
 
     def _wear(self, wearers: list[Group], worn: list[Group], text: str) -> None:
         for wearer, thing in product(wearers, worn):
@@ -250,6 +355,18 @@ class Sentence(Naming):
     def _warn(self, sentence: str) -> None:
         if sentence not in self.scene.warnings:
             self.scene.warnings.append(sentence)
+
+
+def _is_handy(group: Group) -> bool:
+    """Whether it can be held in a hand or a mouth."""
+    size = v.known_size(group.noun, group.attributes)
+    small = size is not None and size <= HANDY and group.noun not in v.ANIMATE
+    return group.noun in v.HANDHELD or small
+
+
+def _much_smaller(one: Group, other: Group) -> bool:
+    sizes = [v.known_size(group.noun, group.attributes) for group in (one, other)]
+    return None not in sizes and 2 * sizes[0] <= sizes[1]
 
 
 def _fits_on_surface(group: Group) -> bool:

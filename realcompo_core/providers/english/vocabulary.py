@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ...text.words import IRREGULAR
 from ...text.words import NUMBERS as SMALL_NUMBERS
 
 
@@ -44,7 +45,12 @@ COMPARATIVES = _words("more fewer less")
 SAME = _words("same equal similar")
 PAIRED = _words("scissors pants trousers jeans shorts glasses sunglasses goggles binoculars headphones tweezers pliers")
 UNCHANGED = _words("sheep fish deer people shrimp moose bison cattle goldfish")
-PART_NOUNS = _words("top side edge corner back end middle center centre bottom front rest surface inside base foot tip")
+PART_NOUNS = _words(
+    "top side edge corner back end middle center centre bottom front rest surface inside base foot tip rim lid handle "
+    "brim ledge arm armrest backrest seat lap bonnet hood deck bow stern roof wall step doorstep porch trunk branch"
+)
+OWN_PARTS = PART_NOUNS | _words("sill saddle mast spout cover surface")
+"""What "its" makes a place of something named before: "on its rim"."""
 BARE_PLURAL = 2  # the number of "cats" without a number word
 BARE_SURROUNDING = 4  # the number of "cats" in "surrounded by cats"
 
@@ -56,6 +62,7 @@ PICTURE = (
     "selfie|concept art|still)"
 )
 _THE = "(?:(?:the|a|an|its|his|her|their) )?"
+_OWN = "(?:its|his|her|their)"
 _DIRECTION = "(?:top|upper|bottom|lower|left|right|middle|center|centre)"
 _HAND = "(?: ?-? ?hand)?(?: side)?"
 _NOT_PICTURE = f"(?! (?:the|this) {PICTURE})"
@@ -65,7 +72,7 @@ _ADVERB = "(?:(?:directly|immediately|right|just|slightly|far|partly|partially|a
 class Connector(NamedTuple):
     """Words that are read as one: what they say, whether the sides change places, and the form that the parser sees.
 
-    `kind` is a relation, "position", "in_hand", "and", "without", "from" (material), "ignored" (with what follows) or
+    `kind` is a relation, "position", "in_hand", a key of `OWN_PLACES`, "and", "without", "from" (material), "ignored" (with what follows) or
     "dropped". `pattern` is over lower-case tokens; of several that match, the first wins. "b below a" is "a above b".
     """
 
@@ -78,9 +85,12 @@ class Connector(NamedTuple):
 CONNECTORS = [
     Connector("dropped", False, "", f"(?:in|of|from|within) (?:the|this) {PICTURE}(?= |$)(?! of)"),
     Connector(
-        "dropped", False, "", "in a (?:row|line|circle|pile|stack)|side by side|back to back|hand in hand|arm in arm"
+        "dropped",
+        False,
+        "",
+        "in a (?:row|line|circle|pile|stack)|side by side|back to back|hand in hand|arm in arm|face to face",
     ),
-    Connector("dropped", False, "", "(?:next to|beside|near|with|by|at|on|to|from|against) (?:each other|one another)"),
+    Connector("dropped", False, "", "(?:across from|opposite|facing|next to|beside|near|with|by|at|on|to|from|against) (?:each other|one another)"),
     Connector("dropped", False, "", "each other|one another|together(?! with)|as well(?! as)"),
     Connector(
         "in_hand",
@@ -101,6 +111,13 @@ CONNECTORS = [
         f"(?:(?:on|to|at|towards?) )?{_THE}(?:(?:far|immediate|direct|very) )?right{_HAND} of{_NOT_PICTURE}",
     ),
     Connector("on", False, "on", f"(?:on|at|in|over)(?: the| very)* (?:top|surface) of{_NOT_PICTURE}"),
+    Connector("own_left", False, "here", f"(?:on|to|at) {_OWN} (?:immediate )?left{_HAND}(?! of)"),
+    Connector("own_right", False, "here", f"(?:on|to|at) {_OWN} (?:immediate )?right{_HAND}(?! of)"),
+    Connector("own_top", False, "here", f"(?:on|at)(?: {_OWN})? top(?! of)(?! (?:left|right|half|part|shelf))"),
+    Connector("own_front", False, "here", "in front(?! of)"),
+    Connector("own_side", False, "here", f"(?:at|by) {_OWN} sides?(?! of)"),
+    Connector("in_front_of", True, "behind", "(?:out )?from behind"),
+    Connector("under", False, "under", "(?:out )?from (?:under|underneath|beneath)"),
     Connector("above", True, "under", f"(?:on|at|to|in)(?: the| very)* bottom of{_NOT_PICTURE}"),
     Connector("inside", False, "in", f"(?:in|at|on) the (?:middle|center|centre|midst|inside) of{_NOT_PICTURE}"),
     Connector("in_front_of", False, "behind", "in(?: the)? front of|in(?: the)? foreground of"),
@@ -194,12 +211,41 @@ POSITIONS = {
 }
 
 
+OWN_PLACES = {
+    "own_left": ("left_of", False),
+    "own_right": ("left_of", True),
+    "own_top": ("on", False),
+    "own_front": ("in_front_of", False),
+    "own_side": ("next_to", False),
+}
+"""Connectors that are about something named before: "on its left", "with a cherry on top"."""
+ADVERBIAL = _words("inside underneath beneath below under above behind beside nearby alongside atop in on")
+"""Prepositions that may stand without an object: "a box with a kitten inside"."""
+PLACING = _words(
+    "put puts putting place places placing placed set sets setting lay lays laying drop drops dropping pour pours pouring "
+    "stack stacks stacking arrange arranges arranging balance balances balancing lower lowers lowering load loads "
+    "loading pack packs packing plant plants planting hang hangs hanging flip flips flipping fry fries frying cook "
+    "cooks cooking stir stirs stirring roll rolls rolling stuff stuffs stuffing keep keeps keeping serve serves serving"
+)
+"""Verbs whose object, not whose subject, is where the words behind it say."""
+HANGING = _words("hang hangs hanging hung dangle dangles dangling dangled suspended")
+TABLES = _words("table desk counter bar chessboard board campfire fire picnic-table")
+LEFT_OR_RIGHT = {"left": "at_left", "leftmost": "at_left", "right": "at_right", "rightmost": "at_right"}
+
+
 RELATIONS = {"left_of", "above", "under", "on", "in_front_of", "next_to", "inside", "between", "surrounded_by"}
 
 
 def connectors(text: str) -> list[tuple[int, int, Connector]]:
     """Start, end and meaning of each connector of several words in `text`, lower-case tokens with spaces between."""
-    return [(*match.span(), CONNECTORS[int(match.lastgroup[1:])]) for match in _CONNECTOR.finditer(text)]
+    found = [(*match.span(), CONNECTORS[int(match.lastgroup[1:])]) for match in _CONNECTOR.finditer(text)]
+    return [(start, end, each) for start, end, each in found if each.kind != "position" or not _goes_on(text, end)]
+
+
+def _goes_on(text: str, end: int) -> bool:
+    """Whether a noun follows: "in the left box"."""
+    following = text[end:].split()
+    return bool(following) and following[0] in NOUNS and text[:end].split()[-1] in POSITIONS
 
 
 # verbs ------------------------------------------------------------------------------------------------------------
@@ -280,6 +326,7 @@ SCALES |= dict.fromkeys("big large huge giant enormous gigantic massive".split()
 DEFINITE = _words("the this that these those both its his her their")
 SINGULAR_PRONOUNS = _words("it itself he him himself she her herself who which that this whom whose")
 PLURAL_PRONOUNS = _words("they them themselves both these those")
+HE, SHE = _words("he him himself his"), _words("she her herself")
 JOINTS = _words("and or nor & + plus")
 PRONOUNS = SINGULAR_PRONOUNS | PLURAL_PRONOUNS
 SINGULAR_DETERMINERS = _words("a an one another each every this that")
@@ -300,6 +347,16 @@ ADVERBS = _words(
     "backward home indoors outdoors upstairs downstairs again once twice already still now today tonight yet even "
     "only almost half open closed shut full empty alive ready afraid in out on off over through along across by "
     "near like next past"
+)
+FEMALE = _words(
+    "woman girl lady mother mom grandmother grandma sister daughter queen princess witch actress waitress bride aunt "
+    "niece wife girlfriend female nun maid ballerina businesswoman policewoman mermaid geisha empress duchess heroine "
+    "sorceress bridesmaid maiden shepherdess milkmaid seamstress schoolgirl stewardess horsewoman hen cow mare 1girl"
+)
+MALE = _words(
+    "man boy guy gentleman father dad grandfather grandpa brother son king prince wizard waiter groom uncle nephew "
+    "husband boyfriend male monk priest businessman policeman fireman fisherman cowboy butler emperor duke sultan "
+    "schoolboy horseman postman mailman lumberjack stuntman cameraman rooster bull stallion 1boy"
 )
 OTHERS = _words("other others another")
 PEOPLE = _words(
@@ -329,7 +386,7 @@ PEOPLE = _words(
     "trumpeter vendor vet veterinarian villain visitor volunteer warlock welder werewolf wife wizardess woodcarver "
     "woodcutter wraith wrestler zookeeper"
 )
-AT_BODY = {"head": "on_head", "foot": "in_front_of", "leg": "in_front_of", "side": "next_to", "back": "on"}
+AT_BODY = {"head": "on_head", "nose": "on_head", "foot": "in_front_of", "leg": "in_front_of", "side": "next_to", "back": "on"}
 """Where something at a part of a body is; else it reaches over the edge, as what is held."""
 BODY = _words(
     "hair hairs eye eyes face head hand hands arm arms leg legs foot feet finger fingers nose mouth lip lips ear "
@@ -340,6 +397,8 @@ BODY = _words(
     "fang fangs haircut hairstyle dreadlocks twintails ahoge scar scars stubble nails toes lap"
 )
 """Parts of a body: not objects beside the person or animal that has them."""
+ALSO_THINGS = _words("chest feather feathers horn skull nail nails bun trunk shell")
+"""Of these, what stands alone too."""
 CLOTHES = _words(
     "hat cap dress monocle jersey suit shirt t-shirt tshirt coat raincoat overcoat jacket sweater uniform costume "
     "helmet hoodie jeans pants trousers shorts skirt scarf tie bowtie glasses sunglasses goggles crown mask gloves "
@@ -355,7 +414,9 @@ HEADWEAR = _words(
 )
 FACEWEAR = _words("glasses sunglasses mask goggles monocle")
 NECKWEAR = _words("tie bowtie scarf necklace collar medal pendant")
-FOOTWEAR = _words("shoe shoes boot boots sandals heels sneakers socks slippers skates skis ski skate")
+FOOTWEAR = _words("shoe shoes boot boots sandals heels sneakers socks slippers skates skis ski skate sandal heel sneaker sock slipper")
+PAIRS = FOOTWEAR | _words("glove mitten earring chopstick crutch dumbbell maraca candlestick bookend")
+"""What two of stand side by side."""
 WORN_AT = {"on_head": HEADWEAR, "on_face": FACEWEAR, "at_neck": NECKWEAR, "on_feet": FOOTWEAR}
 HANDHELD = _words(
     "umbrella bag basket sword knife phone cup book flower bouquet balloon staff wand spear gun pistol rifle bow "
@@ -614,5 +675,5 @@ def size_of(noun: str, attributes: frozenset[str]) -> float:
 
 
 NOUNS = frozenset(SIZES) | {"light"} | PEOPLE | ANIMALS | PLACES | CLOTHES | HANDHELD | SURFACES | CONTAINERS | SEATS | BODY
-NOUNS |= {form for noun in NOUNS for form in plurals(noun)}
+NOUNS |= {form for noun in NOUNS for form in plurals(noun)} | {form for form, noun in IRREGULAR.items() if noun in NOUNS}
 """Words that name what can be seen, in either number."""
