@@ -49,7 +49,7 @@ class Comparison(NamedTuple):
             second = earlier[-1] if earlier else None
         if first is None or second is None or first is second:
             return
-        if first.exact and second.exact:
+        if first.exact and second.exact and (first.count - second.count) * self.more > 0:
             return
         if first.exact:
             second.count = max(round((first.count - self.more) / self.factor), 1)

@@ -42,6 +42,10 @@ class Story:
         first = replace(group, count=1, exact=True)
         self.scene.groups.insert(self.scene.groups.index(group), first)
         group.count -= 1
+        for relation in list(self.scene.relations):
+            if group in relation.groups:
+                groups = tuple(first if each is group else each for each in relation.groups)
+                self.scene.relations.append(replace(relation, groups=groups))
         return first
 
     def last(self, nouns: frozenset[str], without: list[Group]) -> Group | None:
@@ -136,8 +140,12 @@ class Naming(Nouns):
     def _count_content(self, i: int) -> None:
         """ "a herd of five zebras" is five, "a herd of zebras" is some, "a pair of scissors" is one."""
         content, words = self.contents[i], self.words(i)
+        counted = [j for j in self.run(content) if j >= content]
         if self.units[content].word in v.PAIRED and self.units[i].word == "pair":
             self.spans[content] = (self.spans[i][0], self.spans[content][1])
+        elif len(counted) > 1 and not v.SAME.isdisjoint(words):
+            for other in counted:  # "an equal number of forks and knives"
+                self.counts[other] = (v.COLLECTIVES[self.units[i].word], False)
         elif self.units[i].word == "number" and self.scene.groups and not v.SAME.isdisjoint(words):
             self.counts[content] = (self.scene.groups[-1].count, False)
         elif number_in(self.words(content)[:-1]) is None:
@@ -187,6 +195,8 @@ class Naming(Nouns):
             return True
         forms = {unit.word, singular(unit.word)}
         if self._is_comparison(i, forms) or not forms.isdisjoint(v.ABSTRACT):
+            return False
+        if unit.token.label == "dobj" and self._word(unit.token.head).startswith("play") and unit.word in v.GAMES:
             return False
         if not forms.isdisjoint(v.BODY) and (forms.isdisjoint(v.ALSO_THINGS) or self._belongs(i)):
             return False
@@ -253,14 +263,17 @@ class Naming(Nouns):
     def _referred(self, i: int) -> list[Group]:
         """Whom a pronoun means: of the last groups that are not the other side of its relation, one that fits."""
         word, opposite = self.units[i].word, self._opposite(i)
+        if not set(self.scene.groups) - set(opposite):
+            opposite = opposite[-1:]  # "a pier and a boat to the right of it"
         known = [group for group in self.scene.groups if group not in opposite]
         several = [group for group in known if group.count > 1]
         if not known or (word == "one" and not several):
             return []
         if word == "one":
-            if self._word(i + 1) == "of":
+            if self._word(i + 1) == "of" and self._is_described(i + 3):
+                self.story.one = several[-1]
                 return several[-1:]  # "one of them is red" says nothing about places
-            self.story.one = self.story.split(several[-1])
+            self.story.one = self._split(several[-1])
             return [self.story.one]
         if word in v.PLURAL_PRONOUNS:
             return self._referred_several(known)
@@ -272,6 +285,18 @@ class Naming(Nouns):
         animate = [group for group in fitting if group.noun in v.ANIMATE]
         gendered = [group for group in people if group.noun in v.FEMALE | v.MALE]
         return gendered[-1:] or people[-1:] or animate[-1:] or fitting[-1:] or known[-1:]
+
+    def _split(self, group: Group) -> Group:
+        """One of the group as its own; what this sentence says of all of them holds for both."""
+        first = self.story.split(group)
+        for groups in self.groups.values():
+            if group in groups:
+                groups.insert(groups.index(group), first)
+        return first
+
+    def _is_described(self, i: int) -> bool:
+        """Whether "is red" or the like stands at i."""
+        return self._word(i) in v.BE and self._tag(i + 1) not in ("VBG", "VBN", "IN", "RB")
 
     def _referred_several(self, known: list[Group]) -> list[Group]:
         """ "they": several of one kind, or else the last two, who live before things."""
@@ -312,8 +337,8 @@ class Naming(Nouns):
             return []
         rest = next((g for g in reversed(self.scene.groups) if g is not one and g.phrase == one.phrase), None)
         if rest is not None:
-            return [self.story.split(rest)] if rest.count > 1 and self.units[i].word != "others" else [rest]
-        return [self.story.split(one) if one.count > 1 else self.story.add(replace(one, count=1))]
+            return [self._split(rest)] if rest.count > 1 and self.units[i].word != "others" else [rest]
+        return [self._split(one) if one.count > 1 else self.story.add(replace(one, count=1))]
 
     def _opposite(self, i: int) -> list[Group]:
         """The groups on the other side of the relation that i is part of: "a cat next to the cat" are two."""

@@ -134,7 +134,10 @@ class Nouns:
         """Whether a mention that "and" joins is what the next relation is about, and the one before is its own."""
         end = self.spans[self.mentions[index]][1]
         relates = end < len(self.units) and self.units[end].relates and self._word(end) != "of"
-        return relates and any(self.follows_preposition(i) for i in self.mentions[:index])
+        if relates:
+            return any(self.follows_preposition(i) for i in self.mentions[:index])
+        before = self.units[self.mentions[index - 1]].token  # "guards a chest and a knight is hiding behind it"
+        return self._tag(end) == "VBZ" and before.label in ("dobj", "pobj") and before.head < self.mentions[index - 1]
 
     def outer(self, i: int) -> int:
         """The phrase that i is part of: the group of "a group of clocks"."""
@@ -279,6 +282,8 @@ class Nouns:
             if (self._word(k) in ("a", "an", "the") and self._word(k - 1) != "half")
             or (self.units[k].counts and self._word(k - 1) in v.JOINTS and self._word(k - 2) not in v.NUMBERS)
         ]
+        if self._word(start) == "whose":
+            start += 1
         start = articles[-1] if articles else start  # "the other a wrench" and "a fence and three balls" are two
         while start < i and self._tag(start) in (",", "HYPH", "CC", ":", "``", "''", "RB"):
             start += 1

@@ -9,6 +9,7 @@ from . import vocabulary as v
 
 GROWTH = 0.3  # the power of a thing's size that it is drawn with
 SMALLEST, LARGEST = 0.45, 1.7  # scales that sizes alone give
+OF_PAIR = 0.7  # scale of one of two boots, which together take the room of one thing
 ON_HELD = 0.35  # scale of what stands on or in something that is held
 
 
@@ -81,6 +82,9 @@ class SceneGraph:
             middle = sum(logs.values()) / len(logs)
             for group, log in logs.items():
                 group.scale *= min(max(math.exp(GROWTH * (log - middle)), SMALLEST), LARGEST)
+        for group in self.groups:
+            if group.count == 2 and group.noun in v.PAIRS:
+                group.scale *= OF_PAIR
         held = {relation.groups[0] for relation in self.relations if relation.name == "held"}
         for relation in self.relations:
             if relation.name in ("on", "inside") and relation.groups[1] in held:

@@ -23,6 +23,7 @@ class Sentence(Naming):
 
     def __init__(self, story: Story, units: list[Unit], is_tag: bool):
         super().__init__(story, units, is_tag)
+        self.companions: list[Group] = []  # all that the last "next to" is about
         self.stated_before = len(self.scene.relations)
         self.last_owners: list[Group] = []  # of a place such as "on its left"
         for i, unit in enumerate(units):
@@ -41,6 +42,8 @@ class Sentence(Naming):
         for i, unit in enumerate(units):
             if unit.word == "with" and not unit.kind:
                 self._with(i)
+            elif unit.word == "whose" and i - 1 in self.ends and i + 1 in self.starts:
+                self._relate_accompanying(self.groups[self.ends[i - 1]], self.groups[self.starts[i + 1]], i)
 
     # Prepositions.
 
@@ -65,6 +68,9 @@ class Sentence(Naming):
         subjects = self._placed(i, name, subjects, others)
         if not subjects:
             return
+        at_bottom = name == "above" and flipped and self.text(i, i + 1).lower().startswith(("at ", "in "))
+        if at_bottom and all(map(_fits_into, subjects, others)):
+            name, flipped = "inside", False  # "a spoon at the bottom of a sink"
         self.last_subjects = subjects
         if unit.word == "in" and not flipped and all(group.noun in v.CLOTHES for group in others):
             self._wear(subjects[-1:], others, text)
@@ -74,7 +80,7 @@ class Sentence(Naming):
             self._state("under", False, subjects, others, text)
         elif unit.word == "across" and (opposite := self._opposite_side(i)):
             self._add("between", (others[0], subjects[-1], opposite), text)
-        elif self._faces_across(i, subjects, others):
+        elif self._faces_across(i, subjects := self._join_partner(subjects, others), others):
             self._add("between", (others[0], *subjects[-2:]), text)
         else:
             self._state(name, flipped, subjects, others, text)
@@ -84,6 +90,16 @@ class Sentence(Naming):
         living = all(group.noun in v.ANIMATE for group in subjects)
         table = others[0].noun in v.TABLES and self._word(i) in ("at", "across", "around", "over")
         return living and table and sum(group.count for group in subjects) == 2
+
+    def _join_partner(self, subjects: list[Group], others: list[Group]) -> list[Group]:
+        """ "a man plays chess against his father at a table": both sit there, with the table between them."""
+        for relation in self.scene.relations[self.stated_before :]:
+            pair = list(relation.groups)
+            if relation.name == "next_to" and len(subjects) == 1 and subjects[0] in pair and others[0] not in pair:
+                if all(group.noun in v.ANIMATE for group in pair) and others[0].noun in v.TABLES:
+                    self.scene.relations.remove(relation)
+                    return pair
+        return subjects
 
     def _opposite_side(self, i: int) -> Group | None:
         """The woman of "a man across the table from a woman"."""
@@ -176,11 +192,14 @@ class Sentence(Naming):
 
     def _with(self, i: int) -> None:
         """What someone wears or holds, what is on or in something; else it is just there too."""
-        others, head = self._governed(i), self.units[self.units[i].token.head]
+        others = self._governed(i)
         if not others or self.units[i].token.head == i:
             return
-        text = self._quote(i)
-        for owner, other in product(self._accompanied(i), others):
+        self._relate_accompanying(self._accompanied(i), others, i)
+
+    def _relate_accompanying(self, owners: list[Group], others: list[Group], i: int) -> None:
+        head, text = self.units[self.units[i].token.head], self._quote(i)
+        for owner, other in product(owners, others):
             related = any(other is relation.groups[0] for relation in self.scene.relations)
             related = related or any({owner, other} <= set(relation.groups) for relation in self.scene.relations)
             if owner is other or related:
@@ -217,6 +236,8 @@ class Sentence(Naming):
         if unit.token.label == "amod":  # "a ridden horse", but the tag "holding sword"
             objects = [unit.token.head] if i == 0 and unit.word in v.VERBS and unit.token.head in self.spans else []
         objects = [j for j in objects if not self.follows_preposition(j)]
+        if any(self._tag(j) == "RP" and self._word(j) in v.PREPOSITIONS for j in self.children[i]):
+            return  # "climbed up a tree": as the preposition says
         if not objects or unit.word in v.SHOW | v.BE:
             return
         others = self.conjuncts(objects[0], left=False)
@@ -244,6 +265,8 @@ class Sentence(Naming):
         """Relates what a verb's subjects do to its objects; `name` as in `vocabulary.VERBS`."""
         if name == "wear":
             self._wear(subjects, others, text)
+        elif name == "hold" and subjects[-1].noun in v.CONTAINERS:
+            self._do("contain", subjects, others, text)
         elif name == "hold":
             for other in others:
                 self._add("held" if other.noun not in v.PEOPLE else "next_to", (other, subjects[-1]), text)
@@ -298,6 +321,7 @@ class Sentence(Naming):
         if flipped:
             subjects, others = others, subjects
         if name in BESIDES:
+            self.companions = subjects
             subjects = subjects[-1:]
         if name == "surrounded_by":
             for group in others:
@@ -320,6 +344,7 @@ class Sentence(Naming):
         placed = {relation.groups[0] for relation in stated if relation.name in ("on", "inside", "held")}
         beside = [relation.groups for relation in stated if relation.name in ("next_to", "left_of")]
         found = [group for pair in beside if set(pair) & set(groups) for group in pair if group not in groups]
+        found += self.companions if set(found) & set(self.companions) else []
         return [group for group in dict.fromkeys(found) if group not in placed and group.noun not in v.ANIMATE]
 
     def _wear(self, wearers: list[Group], worn: list[Group], text: str) -> None:
@@ -367,6 +392,10 @@ def _is_handy(group: Group) -> bool:
 def _much_smaller(one: Group, other: Group) -> bool:
     sizes = [v.known_size(group.noun, group.attributes) for group in (one, other)]
     return None not in sizes and 2 * sizes[0] <= sizes[1]
+
+
+def _fits_into(one: Group, other: Group) -> bool:
+    return other.noun in v.CONTAINERS and v.size_of(one.noun, one.attributes) < v.size_of(other.noun, other.attributes)
 
 
 def _fits_on_surface(group: Group) -> bool:

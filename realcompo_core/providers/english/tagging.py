@@ -58,6 +58,8 @@ def _noun_like(word: str) -> str:
 
 def _is_predicate(words: list[str], tokens: list[Token], i: int) -> bool:
     """Whether a "noun" is what the noun before it does: "an owl stares at …", "the clock ticks", "a petal fell"."""
+    if i > 2 and words[i - 2] in v.BE and words[i - 1] in v.ADJECTIVES and words[i] in v.ACTIONS:
+        return True  # "a dog whose collar is blue lies on …"
     if not i or words[i - 1] not in v.NOUNS or tokens[i - 1].tag not in (*NOUN_TAGS, "JJ", "VBG"):
         return False
     following = tokens[i + 1].tag if i + 1 < len(tokens) else ""

@@ -62,6 +62,7 @@ PICTURE = (
     "selfie|concept art|still)"
 )
 _THE = "(?:(?:the|a|an|its|his|her|their) )?"
+_COUNT = "(?:one|two|three|four|five|six|several|many|even|\\d+)"
 _OWN = "(?:its|his|her|their)"
 _DIRECTION = "(?:top|upper|bottom|lower|left|right|middle|center|centre)"
 _HAND = "(?: ?-? ?hand)?(?: side)?"
@@ -88,7 +89,8 @@ CONNECTORS = [
         "dropped",
         False,
         "",
-        "in a (?:row|line|circle|pile|stack)|side by side|back to back|hand in hand|arm in arm|face to face",
+        f"(?:in|into) (?:a|{_COUNT})(?: neat| straight| long| small)? (?:row|line|circle|pile|stack|column|queue|half circle)s?"
+        "(?! of)|side by side|back to back|hand in hand|arm in arm|face to face",
     ),
     Connector("dropped", False, "", "(?:across from|opposite|facing|next to|beside|near|with|by|at|on|to|from|against) (?:each other|one another)"),
     Connector("dropped", False, "", "each other|one another|together(?! with)|as well(?! as)"),
@@ -260,12 +262,17 @@ _FORMS = {
         "throwing catch catches catching sip sips sipping examine examines examining open opens opening smoke "
         "smokes smoking type types typing write writes writing paint paints painting brush brushes brushing "
         "chew chews chewing lick licks licking wave waves waving offer offers offering bring brings bringing "
-        "balance balances balancing fly flies"
+        "balance balances balancing balanced fly flies flew gripped clutched grasped lifted swung wielded cradled hugged "
+        "raised bit threw caught sipped examined opened smoked typed wrote painted brushed chewed licked waved offered "
+        "brought pour pours pouring poured peel peels peeling peeled juggle juggles juggling juggled squeeze squeezes "
+        "squeezing squeezed shoulder shoulders shouldering fold folds folding folded sew sews sewing knit knits knitting "
+        "peddle steer steers steering"
     ),
     "share": "share shares sharing shared",
     "on": (
         "ride rides riding rode ridden straddle straddles straddling mount mounts mounting climb climbs "
-        "climbing board boards boarding cover covers covering top tops topping cross crosses crossing"
+        "climbing climbed board boards boarding boarded cover covers covering covered top tops topping topped cross "
+        "crosses crossing crossed mounted straddled"
     ),
     "carry": "support supports supporting supported display displays displaying adorn adorns adorning",
     "contain": "contain contains containing contained include includes including included enclose encloses",
@@ -323,6 +330,11 @@ NOUNS_IN_ING = _words(
 ALSO_NOUNS = _words("square round glass orange light gold silver plastic rubber leather violet")
 SCALES = dict.fromkeys("small tiny little miniature mini".split(), 0.65)
 SCALES |= dict.fromkeys("big large huge giant enormous gigantic massive".split(), 1.4)
+GAMES = _words(
+    "chess tennis soccer football basketball baseball volleyball badminton hockey golf rugby cricket poker checkers "
+    "billiards snooker darts dominoes cards tag catch fetch hopscotch pool ping-pong lacrosse polo squash games"
+)
+"""What is played and no thing then."""
 DEFINITE = _words("the this that these those both its his her their")
 SINGULAR_PRONOUNS = _words("it itself he him himself she her herself who which that this whom whose")
 PLURAL_PRONOUNS = _words("they them themselves both these those")
@@ -610,7 +622,7 @@ _SIZES = """
 1.2: rowboat dinghy float wheelchair gurney coffin casket sarcophagus tomb tarp workbench trellis pergola curtain
 1.2: curtains windowsill rug carpet mat tapestry blackboard armor snowmobile
 2.5: car taxi van elephant giraffe rhino rhinoceros hippo hippopotamus tree jeep boat carriage canoe fountain
-2.5: streetlight lamppost wagon sailboat gazebo shed dinosaur parasol staircase treehouse caravan tractor wall igloo
+2.5: streetlight lamppost wagon sailboat stagecoach gazebo shed dinosaur parasol staircase treehouse caravan tractor wall igloo
 2.5: teepee chimney ladder slide limousine hearse ambulance rickshaw cart sleigh tank chariot hut kiosk pavilion arch
 2.5: archway billboard flagpole totem crane mammoth walkway reef minivan pickup trailer tepee yurt greenhouse suv sedan
 2.5: coupe convertible hatchback roadster limo cab minibus campervan camper rv motorhome speedboat motorboat lifeboat
@@ -620,6 +632,9 @@ _SIZES = """
 2.5: golem griffin pegasus hydra kraken phoenix wyvern birch maple elm aspen spruce fir pine bamboo banyan baobab
 2.5: shrubbery stairs steps stairway escalator pier dock jetty wharf footbridge scaffold scaffolding waterslide
 2.5: grandstand bleachers
+6: road street river garden courtyard alley stream creek sidewalk canal farm
+15: park field lake forest railway beach meadow harbor
+60: sea ocean sky valley desert city town village
 6: bus house train tram helicopter barn cottage cabin dragon shop garage palm oak pond pool stage truck firetruck
 6: carousel tugboat locomotive trolley blimp chapel bungalow farmhouse silo watchtower obelisk dome redwood willow
 6: cypress sequoia chalet villa townhouse apartment inn tavern pub diner cafe bakery schoolhouse shrine pagoda monument
