@@ -112,6 +112,8 @@ class Naming(Nouns):
             self.groups[i] = self._referred(i)
         elif unit.word in v.OTHERS or (unit.word in ("one", "ones") and not v.OTHERS.isdisjoint(words)):
             self.groups[i] = self._other(i)
+        elif unit.word in ("one", "ones") and len(words) > 1:
+            self.groups[i] = self._one_such(i, words)
         elif words[0] == "its" and unit.word in v.OWN_PARTS:
             self.groups[i] = self._referred(i)
         elif i in self.contents and unit.word in v.COLLECTIVES.keys() | v.PART_NOUNS:
@@ -149,8 +151,9 @@ class Naming(Nouns):
         elif self.units[i].word == "number" and self.scene.groups and not v.SAME.isdisjoint(words):
             self.counts[content] = (self.scene.groups[-1].count, False)
         elif number_in(self.words(content)[:-1]) is None:
-            times = number_in(words[:-1]) or 1
-            self.counts[content] = (times * v.COLLECTIVES[self.units[i].word], self.units[i].word not in v.NUMBERS)
+            times, word = number_in(words[:-1]), self.units[i].word
+            each = v.COLLECTIVES[word] if times is None else v.COLLECTIVES.get(singular(word), v.COLLECTIVES[word])
+            self.counts[content] = ((times or 1) * each, word not in v.NUMBERS)
 
     def _group(self, i: int, start: int, end: int) -> Group:
         words, head, text = self.words(i), self.units[i], self.text(start, end)
@@ -200,7 +203,7 @@ class Naming(Nouns):
             return False
         if not forms.isdisjoint(v.BODY) and (forms.isdisjoint(v.ALSO_THINGS) or self._belongs(i)):
             return False
-        if not forms.isdisjoint(v.STYLE):
+        if not forms.isdisjoint(v.STYLE | v.AMBIENT):
             self._set_background(i)
             return False
         determined = words[0] in DETERMINERS or number_in(words[:-1]) is not None
@@ -241,6 +244,8 @@ class Naming(Nouns):
         """Tags without an article: settings, clothes of who was named, and things that no size is known of."""
         if not forms.isdisjoint(v.PLACES | {"light"}):
             return True
+        if self.story.main and self.units[i].word not in v.SCENERY and not forms.isdisjoint(v.SCENERY):
+            return True
         whole = self.spans[i] == (0, len(self.units))
         worn = not v.CLOTHES.isdisjoint(forms)
         return bool(self.story.main) and (worn or (whole and v.SIZES.keys().isdisjoint(forms)))
@@ -249,6 +254,8 @@ class Naming(Nouns):
         """ "in a park", "a park with …" and "at night", but not "a park bench" nor "a river next to a park"."""
         token = self.units[i].token
         governor = self.units[token.head]
+        if governor.kind == "on" and governor.flipped:
+            return True  # "covered in snow"
         if token.label == "pobj" and (governor.word in v.SETTING_PREPOSITIONS or governor.kind == "inside"):
             return governor.kind in ("", "inside")
         if token.label == "conj" and token.head in self.spans and not self.groups[token.head]:
@@ -293,6 +300,19 @@ class Naming(Nouns):
             if group in groups:
                 groups.insert(groups.index(group), first)
         return first
+
+    def _one_such(self, i: int, words: list[str]) -> list[Group]:
+        """ "the red one": what was named red before; "a red one": another of the last kind."""
+        attributes = frozenset(word for word in words[:-1] if word not in DETERMINERS)
+        if words[0] in v.DEFINITE:
+            return [group for group in self.scene.groups if attributes and attributes <= group.attributes][-1:]
+        if not self.scene.groups:
+            return []
+        kind = self.scene.groups[-1]
+        count = number_in(words[:-1]) or (1 if words[-1] == "one" else v.BARE_PLURAL)
+        text = self.text(*self.spans[i])
+        phrase = f"{'an' if kind.noun[0] in 'aeiou' else 'a'} {kind.noun}"
+        return [self.story.add(replace(kind, phrase=phrase, count=count, attributes=attributes, exact=True, text=text))]
 
     def _is_described(self, i: int) -> bool:
         """Whether "is red" or the like stands at i."""

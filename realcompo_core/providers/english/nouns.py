@@ -332,6 +332,8 @@ class Nouns:
             verb = self._tag(end) in ("VB", "VBP") and end not in self.taken and self._word(end) not in v.FUNCTION_WORDS
             if end > i + 1 and verb and self._word(end - 1) in v.ADJECTIVES:
                 end += 1  # "a cyan cross"
+            if end > i + 1 and self._word(end) == "," and self._tag(end - 1) == "JJ" and self._word(end - 1) not in v.NOUNS:
+                continue  # "the fiery, blazing sun"
             if end > i + 1 and self.units[end - 1].word not in (v.ADJECTIVES - v.ALSO_NOUNS) | v.OTHERS:
                 self._take(end - 1, i, end)
         for i in range(1, len(self.units)):  # "some ducks and geese", which is taken for an adjective
@@ -350,7 +352,8 @@ class Nouns:
         plural = counted and after.endswith("s") and after not in v.FUNCTION_WORDS
         ends = end + 1 == len(self.units) or self.units[end + 1].relates or self._word(end + 1) in v.JOINTS | {",", "."}
         odd = token.tag in ("RB", "FW", "UH", "XX", "JJ") or (token.tag == "VB" and ends)
-        odd = odd and token.label in v.ODD_LABELS
+        acts = any(self.units[j].token.label.startswith("nsubj") for j in self.children[end])
+        odd = odd and token.label in v.ODD_LABELS and not (acts and (after in v.VERB_BASES or after.endswith("ed")))
         odd = (
             odd and after not in v.FUNCTION_WORDS | v.ADVERBS | v.ADJECTIVES | PARTICIPLES and not after.endswith("ly")
         )

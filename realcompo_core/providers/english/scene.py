@@ -75,9 +75,17 @@ class SceneGraph:
             for relation in self.relations
         ]
 
+    def _size(self, group: Group) -> float:
+        """The size of what the noun means; of "its mother" that of the animal named before."""
+        if group.text.lower().startswith("its ") and group.noun in v.PEOPLE:
+            animals = [other for other in self.groups[: self.groups.index(group)] if other.noun in v.ANIMALS]
+            if animals:
+                return v.size_of(animals[-1].noun, animals[-1].attributes)
+        return v.size_of(group.noun, group.attributes)
+
     def set_scales(self) -> None:
         """Draws things of known sizes by a root of their size, and what stands on held things small."""
-        logs = {group: math.log(v.size_of(group.noun, group.attributes)) for group in self.groups}
+        logs = {group: math.log(self._size(group)) for group in self.groups}
         if any(v.known_size(group.noun, group.attributes) for group in self.groups) and len(logs) > 1:
             middle = sum(logs.values()) / len(logs)
             for group, log in logs.items():

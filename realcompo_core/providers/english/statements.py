@@ -13,6 +13,7 @@ from .scene import Group, GroupRelation
 
 OPEN_ENDED = {"left_of", "above", "surrounded_by"}  # hold for every group that "and" joins on their right side
 BESIDES = {"next_to", "surrounded_by"}  # there is no room for every group that "and" joins on their left side
+CONTACTS = {"on", "inside", "held", *v.WORN_AT, "worn"}  # of which one is enough for two things
 POSSESSIVES = ("his", "her", "its", "their")
 HANDY = 0.3  # the size in metres of what a hand holds
 MOST_ON_SURFACE = 6  # things that "a table with …" puts on it
@@ -55,6 +56,10 @@ class Sentence(Naming):
             elif unit.kind or (unit.token.tag == "IN" and unit.token.label in ("prep", "ROOT") and not self.is_tag):
                 self._warn_unfinished(i)
             return
+        if not others and i - 1 in self.ends and self._tag(i + 1) in ("WDT", "WP"):
+            others = self.groups[self.ends[i - 1]]  # "a bowl in which there are eggs"
+            self._state(name, flipped, self.after(i), others, self._quote(i))
+            return
         if not others:
             if not self._warn_unknown(i, self.starts.get(i + 1)):
                 self._on_body(i)
@@ -63,11 +68,15 @@ class Sentence(Naming):
         if governor.token.tag == "VBN" and unit.word == "by" and governor.word in v.VERBS:
             self._do(v.VERBS[governor.word], others, self.governor(unit.token.head, i), text)  # "ridden by a girl"
             return
-        subjects = [group for group in self.about(i) if group not in others]
+        passive = self._passive(i) if unit.word == "by" and others[0].noun in v.ANIMATE else None
+        about = self.about(i) if passive is None else self.governor(passive, i)
+        subjects = [group for group in about if group not in others]
         subjects = subjects or [group for group in self.after(i) if group not in others]
         subjects = self._placed(i, name, subjects, others)
         if not subjects:
             return
+        if name == "on" and others[0].noun in v.TETHERS:
+            name = "next_to"
         at_bottom = name == "above" and flipped and self.text(i, i + 1).lower().startswith(("at ", "in "))
         if at_bottom and all(map(_fits_into, subjects, others)):
             name, flipped = "inside", False  # "a spoon at the bottom of a sink"
@@ -101,6 +110,12 @@ class Sentence(Naming):
                     return pair
         return subjects
 
+    def _passive(self, i: int) -> int | None:
+        """The last verb before i that says what is done to its subject: "pushed on a swing by her father"."""
+        verbs = [j for j in range(i) if self._tag(j) == "VBN"]
+        verbs = [j for j in verbs if any(self.units[k].token.label == "nsubjpass" for k in self.children[j])]
+        return verbs[-1] if verbs else None
+
     def _opposite_side(self, i: int) -> Group | None:
         """The woman of "a man across the table from a woman"."""
         end = next((self.spans[j][1] for j in self.children[i] if j in self.spans), len(self.units))
@@ -127,6 +142,8 @@ class Sentence(Naming):
         if subjects and owners:
             self.last_owners = owners[-1:]
             self._state(name, flipped, subjects, owners[-1:], self._quote(i))
+        elif not self.units[i].kind and self.units[i].token.tag == "IN" and not self.is_tag:
+            self._warn_unfinished(i)
 
     def _placed(self, i: int, name: str, subjects: list[Group], others: list[Group]) -> list[Group]:
         """Who of a verb's subject and its object stands where the preposition behind the object says.
@@ -149,8 +166,10 @@ class Sentence(Naming):
         small = meets and others[0].noun not in v.SEATS and _much_smaller(others[0], actors[-1])
         if self._word(verb) in v.PLACING or small:
             return objects
-        bound = v.VERBS.get(self._word(verb)) in ("hold", "wear", "on") and not others[0].noun in v.CLOTHES
-        return actors if bound else subjects
+        does = v.VERBS.get(self._word(verb))
+        if does == "on":
+            return objects  # the rider is where the horse is
+        return actors if does in ("hold", "wear") and others[0].noun not in v.CLOTHES else subjects
 
     def _verb_of(self, noun: int | None) -> int | None:
         """The verb whose object the noun is."""
@@ -200,8 +219,9 @@ class Sentence(Naming):
     def _relate_accompanying(self, owners: list[Group], others: list[Group], i: int) -> None:
         head, text = self.units[self.units[i].token.head], self._quote(i)
         for owner, other in product(owners, others):
-            related = any(other is relation.groups[0] for relation in self.scene.relations)
-            related = related or any({owner, other} <= set(relation.groups) for relation in self.scene.relations)
+            stated = self.scene.relations[self.stated_before :]
+            related = any({owner, other} <= set(relation.groups) for relation in stated)
+            placed = any(other in relation.groups for relation in stated)
             if owner is other or related:
                 continue
             if owner.noun in v.ANIMATE and other.noun in v.CLOTHES:
@@ -214,7 +234,7 @@ class Sentence(Naming):
                 self._add("inside", (other, owner), text)
             elif owner.noun in v.SURFACES and _fits_on_surface(other):
                 self._add("on", (other, owner), text)
-            elif head.token.tag.startswith("VB") and head.word not in v.HAVE:
+            elif head.token.tag.startswith("VB") and head.word not in v.HAVE and not placed:
                 self._add("next_to", (owner, other), text)
 
     def _accompanied(self, i: int) -> list[Group]:
@@ -353,8 +373,19 @@ class Sentence(Naming):
             self._add(place, (thing, wearer), text)
 
     def _add(self, name: str, groups: tuple[Group, ...], text: str) -> None:
-        if groups[0] not in groups[1:]:
-            self.scene.relations.append(GroupRelation(name, groups, text))
+        if groups[0] in groups[1:]:
+            return
+        relation = GroupRelation(name, groups, text)
+        if len(groups) == 2:
+            same = [each for each in self.scene.relations[self.stated_before :] if set(each.groups) == set(groups)]
+            weak = [each for each in same if each.name == "next_to"]
+            if same and (name == "next_to" or (name, groups) in [(each.name, each.groups) for each in same]):
+                return
+            if name in CONTACTS and any(each.name in CONTACTS - {name} for each in same):
+                return  # "holds a mirror and looks at herself in it"
+            for each in weak:
+                self.scene.relations.remove(each)
+        self.scene.relations.append(relation)
 
     def _quote(self, i: int) -> str:
         """The words around the connector i, from the noun phrase before it to the one after it."""

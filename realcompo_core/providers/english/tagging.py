@@ -16,8 +16,7 @@ from . import vocabulary as v
 
 Form = tuple[str, int, int]
 THING, ANIMAL, THINGS = "box", "dog", "boxes"  # words that the tagger never takes for anything but nouns
-STATE, PAST_STATE, ACTION, PAST_ACTION = "sits", "sat", "holds", "held"
-ADJECTIVE = "red"
+STATE, PAST_STATE, ACTION, PAST_ACTION, PARTICIPLE = "sits", "sat", "holds", "held", "placed"
 PASSES = 3  # each may uncover what the next repairs
 NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
 FINITE_TAGS = ("VB", "VBP", "VBD", "VBZ", "MD")
@@ -45,6 +44,8 @@ def _plainer(words: list[str], tokens: list[Token], i: int) -> str | None:
         if _has_object(words, tokens, i):
             return PAST_ACTION if past else ACTION
         return PAST_STATE if past else STATE
+    if tag in NOUN_TAGS and _is_participle(words, tokens, i):
+        return PARTICIPLE
     if tag not in NOUN_TAGS and _must_be_noun(words, tokens, i):
         return _noun_like(words[i])
     return None
@@ -67,6 +68,8 @@ def _is_predicate(words: list[str], tokens: list[Token], i: int) -> bool:
         return False
     if words[i] in v.PAST_FORMS:
         return True
+    if words[i] in v.VERB_BASES and words[i - 1] in v.ANIMATE and "and" in words[:i]:
+        return _ends_phrase(words, tokens, i + 1)  # "a tall man and a short man stand next to a car"
     if words[i] not in v.ACTIONS or singular(words[i - 1]) != words[i - 1]:
         return False
     start = i - 1
@@ -74,6 +77,12 @@ def _is_predicate(words: list[str], tokens: list[Token], i: int) -> bool:
         start -= 1
     certain = words[start] in v.SINGULAR_DETERMINERS
     return certain or (words[start] in DETERMINERS and words[i] not in v.NOUNS)
+
+
+def _is_participle(words: list[str], tokens: list[Token], i: int) -> bool:
+    """ "a bicycle tethered to a post", taken for a noun."""
+    ends = words[i].endswith("ed") and words[i] not in v.NOUNS and i + 1 < len(words) and words[i + 1] in v.PREPOSITIONS
+    return ends and bool(i) and words[i - 1] in v.NOUNS and tokens[i - 1].tag in NOUN_TAGS
 
 
 def _has_object(words: list[str], tokens: list[Token], i: int) -> bool:

@@ -149,6 +149,12 @@ CONNECTORS = [
     Connector("surrounded_by", True, "around", "all around|gathered around|surrounding|encircling"),
     Connector("inside", True, "with", "filled with|full of|containing|contains|stuffed with"),
     Connector("between", False, "between", "in between"),
+    Connector(
+        "on",
+        True,
+        "with",
+        "(?:covered|decorated|topped|adorned|sprinkled|garnished|crowned|cluttered|laden|loaded) (?:in|with|by)",
+    ),
     Connector("inside", False, "in", "inside of|from inside|out of"),
     Connector("on", False, "on", "down on|up on|on to"),
     Connector(
@@ -266,7 +272,7 @@ _FORMS = {
         "raised bit threw caught sipped examined opened smoked typed wrote painted brushed chewed licked waved offered "
         "brought pour pours pouring poured peel peels peeling peeled juggle juggles juggling juggled squeeze squeezes "
         "squeezing squeezed shoulder shoulders shouldering fold folds folding folded sew sews sewing knit knits knitting "
-        "peddle steer steers steering"
+        "steer steers steering toss tosses tossing tossed"
     ),
     "share": "share shares sharing shared",
     "on": (
@@ -301,9 +307,8 @@ PAST_FORMS = _words(
     "strung hung slung swam sat lay stood held wore rode ate drank flew ran fell rose sprang slept leapt crept swung "
     "spun sank shone dug hid fed bit blew drove threw caught led sang wept knelt clung stuck swept dove ran drew grew"
 )
-ACTIONS = {
-    third
-    for verb in (
+VERB_BASES = frozenset(
+    (
         "admire approach arrive ask attack balance bark bask bathe bend bite blink blow bounce bow bray break build burn "
         "buzz carry catch charge chase cheer chew chop circle clap climb cling cook cough cower crawl creep cross crouch "
         "cry cuddle curl cut dance dangle dart dash dig dive doze drag drift drink drip drive drop eat embrace emerge "
@@ -319,8 +324,8 @@ ACTIONS = {
         "tie tiptoe toss touch tow trot tumble turn type wade wag wait walk wander wash watch water wave wear weave weep "
         "whisper whistle wink work wrap write yawn"
     ).split()
-    for third in [re.sub(r"(?<=[^aeiou])ys$", "ies", re.sub(r"(?<=sh|ch|ss|zz)s$", "es", verb + "s"))]
-}
+)
+ACTIONS = {re.sub(r"(?<=[^aeiou])ys$", "ies", re.sub(r"(?<=sh|ch|ss|zz)s$", "es", verb + "s")) for verb in VERB_BASES}
 """What one thing does: verbs in the form of "an owl stares"."""
 NOUNS_IN_ING = _words(
     "morning evening viking wing thing ring king string spring ceiling earring wedding drawing carving railing "
@@ -329,6 +334,7 @@ NOUNS_IN_ING = _words(
 )
 ALSO_NOUNS = _words("square round glass orange light gold silver plastic rubber leather violet")
 SCALES = dict.fromkeys("small tiny little miniature mini".split(), 0.65)
+SCALES |= dict.fromkeys("baby newborn".split(), 0.65)
 SCALES |= dict.fromkeys("big large huge giant enormous gigantic massive".split(), 1.4)
 GAMES = _words(
     "chess tennis soccer football basketball baseball volleyball badminton hockey golf rugby cricket poker checkers "
@@ -358,7 +364,7 @@ ADVERBS = _words(
     "apart overhead underneath above below behind beyond everywhere somewhere upright upside sideways forward "
     "backward home indoors outdoors upstairs downstairs again once twice already still now today tonight yet even "
     "only almost half open closed shut full empty alive ready afraid in out on off over through along across by "
-    "near like next past"
+    "near like next past far"
 )
 FEMALE = _words(
     "woman girl lady mother mom grandmother grandma sister daughter queen princess witch actress waitress bride aunt "
@@ -479,6 +485,11 @@ ANIMALS = _words(
     "walrus warthog wasp weasel wildebeest wolfhound wombat woodpecker worm wren wyvern"
 )
 ANIMATE = PEOPLE | ANIMALS
+AMBIENT = _words("sunlight moonlight daylight candlelight sunshine starlight lamplight storm thunderstorm blizzard sky horizon")
+"""What fills a picture or lights it."""
+TETHERS = _words("leash lead tether chain string")
+SCENERY = _words("blossom petal leaf flower cloud star tree bubble sparkle snowflake feather firework lantern butterfly")
+"""What tags in the plural name as surroundings: "falling petals"."""
 PLACES = _words(
     "scene park street road beach forest jungle kitchen room bedroom bathroom garden yard backyard field meadow "
     "city town village countryside desert sea ocean lake river water pond sky air snow grass lawn ground floor "
@@ -621,6 +632,7 @@ _SIZES = """
 1.2: manger stall coop kennel doghouse seesaw sandbox treadmill motorbike moped vespa trike quad atv jetski paddleboard
 1.2: rowboat dinghy float wheelchair gurney coffin casket sarcophagus tomb tarp workbench trellis pergola curtain
 1.2: curtains windowsill rug carpet mat tapestry blackboard armor snowmobile
+2.5: moon sun planet cloud rainbow comet meteor saturn mars jupiter
 2.5: car taxi van elephant giraffe rhino rhinoceros hippo hippopotamus tree jeep boat carriage canoe fountain
 2.5: streetlight lamppost wagon sailboat stagecoach gazebo shed dinosaur parasol staircase treehouse caravan tractor wall igloo
 2.5: teepee chimney ladder slide limousine hearse ambulance rickshaw cart sleigh tank chariot hut kiosk pavilion arch
@@ -647,9 +659,9 @@ _SIZES = """
 15: citadel fort stronghold coliseum arena stadium parliament capitol courthouse townhall university school college
 15: highrise condo galleon frigate destroyer cruiser carrier viaduct overpass powerplant reactor observatory planetarium
 15: colonnade
-60: mountain volcano city island cliff moon sun planet mountains glacier iceberg waterfall rainbow cloud meteor comet
+60: mountain volcano city island cliff mountains glacier iceberg waterfall
 60: asteroid nebula dune fjord hillside ridge peak summit crater canyon gorge geyser tornado hurricane aurora
-60: constellation galaxy saturn mars jupiter lagoon atoll
+60: constellation galaxy lagoon atoll
 """
 SIZES = {noun: float(line.split(":")[0]) for line in _SIZES.strip().splitlines() for noun in line.split(":")[1].split()}
 """Rough sizes of things, in metres."""
