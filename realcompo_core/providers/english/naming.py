@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from ...text.words import DETERMINERS, singular
@@ -116,7 +117,7 @@ class Naming(Nouns):
             self.groups[i] = self._one_such(i, words)
         elif words[0] == "its" and unit.word in v.OWN_PARTS:
             self.groups[i] = self._referred(i)
-        elif i in self.contents and unit.word in v.COLLECTIVES.keys() | v.PART_NOUNS:
+        elif i in self.contents and (unit.word in v.COLLECTIVES.keys() | v.PART_NOUNS or unit.token.tag == "JJS"):
             if unit.word in v.COLLECTIVES:
                 self._count_content(i)
         elif not (i in self.outers and self.groups[self.outers[i]]) and self._is_object(i):
@@ -187,6 +188,7 @@ class Naming(Nouns):
             units = units[1:]
         rest = [self.text(i + 1, end)] if end > i + 1 else []
         phrase = " ".join([*(unit.token.text for unit in units if not unit.counts), noun, *rest]).replace(" - ", "-")
+        phrase = re.sub(r" ('s?)(?= )", r"\1", phrase)
         return f"{'an' if phrase[0].lower() in 'aeiou' else 'a'} {phrase}"
 
     # Objects and other nouns.
@@ -203,10 +205,10 @@ class Naming(Nouns):
             return False
         if not forms.isdisjoint(v.BODY) and (forms.isdisjoint(v.ALSO_THINGS) or self._belongs(i)):
             return False
-        if not forms.isdisjoint(v.STYLE | v.AMBIENT):
+        determined = words[0] in DETERMINERS or number_in(words[:-1]) is not None
+        if not forms.isdisjoint(v.STYLE | v.AMBIENT) or words == ["light"]:
             self._set_background(i)
             return False
-        determined = words[0] in DETERMINERS or number_in(words[:-1]) is not None
         if not determined and (self._is_style(i, words, forms) or (self.is_tag and self._is_scenery(i, forms))):
             self._set_background(i)
             return False
@@ -220,6 +222,8 @@ class Naming(Nouns):
     def _belongs(self, i: int) -> bool:
         """ "her chest", "a bird with a red feather", but not "a chest full of gold"."""
         above = self._word(self.units[i].token.head)
+        if i in self.contents:
+            return True
         return self._word(self.spans[i][0]) not in ("a", "an", "the", "two") or above in {"with", *v.HAVE}
 
     def _set_background(self, i: int) -> None:

@@ -118,6 +118,8 @@ class Nouns:
         outer = self.outer(i)
         first = last = self.order[outer]
         while first > 0 and self._is_joint(first - 1) and not self.follows_preposition(self.mentions[first - 1]):
+            if self._begins_clause(first):
+                break
             first -= 1
         while last + 1 < len(self.mentions) and self._is_joint(last):
             last += 1
@@ -136,8 +138,13 @@ class Nouns:
         relates = end < len(self.units) and self.units[end].relates and self._word(end) != "of"
         if relates:
             return any(self.follows_preposition(i) for i in self.mentions[:index])
-        before = self.units[self.mentions[index - 1]].token  # "guards a chest and a knight is hiding behind it"
-        return self._tag(end) == "VBZ" and before.label in ("dobj", "pobj") and before.head < self.mentions[index - 1]
+        return self._begins_clause(index)
+
+    def _begins_clause(self, index: int) -> bool:
+        """Whether a mention that "and" joins is a subject and the one before an object: "a chest and a knight is …"."""
+        before = self.mentions[index - 1]
+        token = self.units[before].token
+        return self._tag(self.spans[self.mentions[index]][1]) == "VBZ" and token.label == "dobj" and token.head < before
 
     def outer(self, i: int) -> int:
         """The phrase that i is part of: the group of "a group of clocks"."""

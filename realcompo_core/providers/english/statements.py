@@ -36,7 +36,7 @@ class Sentence(Naming):
                 self._without_object(i, *v.OWN_PLACES[unit.kind])
             elif unit.kind in v.RELATIONS:
                 self._preposition(i, unit.kind, unit.flipped)
-            elif unit.word in v.PREPOSITIONS and unit.token.tag in ("IN", "TO", "RB", "RP") and i not in self.taken:
+            elif unit.word in v.PREPOSITIONS and self._states_place(i):
                 self._preposition(i, *v.PREPOSITIONS[unit.word])
             elif (unit.token.tag.startswith("VB") and not unit.kind) or i in self.verbs:
                 self._verb(i)
@@ -47,6 +47,10 @@ class Sentence(Naming):
                 self._relate_accompanying(self.groups[self.ends[i - 1]], self.groups[self.starts[i + 1]], i)
 
     # Prepositions.
+
+    def _states_place(self, i: int) -> bool:
+        tag = self._tag(i)
+        return i not in self.taken and (tag in ("IN", "TO", "RB") or (tag == "RP" and self._word(i) in v.PARTICLES))
 
     def _preposition(self, i: int, name: str, flipped: bool) -> None:
         others, unit = self._governed(i), self.units[i]
@@ -72,9 +76,9 @@ class Sentence(Naming):
         about = self.about(i) if passive is None else self.governor(passive, i)
         subjects = [group for group in about if group not in others]
         subjects = subjects or [group for group in self.after(i) if group not in others]
-        subjects = self._placed(i, name, subjects, others)
-        if not subjects:
+        if not subjects or self._acts_nothing(i):
             return
+        subjects = self._placed(i, name, subjects, others)
         if name == "on" and others[0].noun in v.TETHERS:
             name = "next_to"
         at_bottom = name == "above" and flipped and self.text(i, i + 1).lower().startswith(("at ", "in "))
@@ -85,6 +89,14 @@ class Sentence(Naming):
             self._wear(subjects[-1:], others, text)
         elif unit.word == "on" and all(group.noun in v.CLOTHES for group in subjects) and others[0].noun in v.PEOPLE:
             self._wear(others[:1], subjects, text)
+        elif name == "flanking":
+            sides = [group for group in subjects if group not in others][-2:]
+            two = len(sides) == 2 or sides[0].count > 1
+            self._add("between" if two else "next_to", (others[0], *sides), text)
+        elif unit.word == "around" and sum(group.count for group in subjects) > 2:
+            self._state("surrounded_by", True, subjects, others, text)
+        elif unit.word == "through" and subjects[-1].noun in v.PEOPLE and _is_handy(others[0]):
+            self._add("held", (others[0], subjects[-1]), text)  # "looks through a telescope"
         elif self.units[unit.token.head].word in v.HANGING and unit.word == "from":
             self._state("under", False, subjects, others, text)
         elif unit.word == "across" and (opposite := self._opposite_side(i)):
@@ -115,6 +127,14 @@ class Sentence(Naming):
         verbs = [j for j in range(i) if self._tag(j) == "VBN"]
         verbs = [j for j in verbs if any(self.units[k].token.label == "nsubjpass" for k in self.children[j])]
         return verbs[-1] if verbs else None
+
+    def _acts_nothing(self, i: int) -> bool:
+        """Whether the verb that i is part of is what light does: "sunlight streams through a window onto a cat"."""
+        above = i
+        while not self._tag(above).startswith("VB") and self.units[above].token.head != above:
+            above = self.units[above].token.head
+        subjects = [j for j in self.children[above] if self.units[j].token.label == "nsubj"]
+        return any(self._word(j) in v.AMBIENT | {"light"} and not self.groups.get(j) for j in subjects)
 
     def _opposite_side(self, i: int) -> Group | None:
         """The woman of "a man across the table from a woman"."""
@@ -154,6 +174,10 @@ class Sentence(Naming):
         noun = self.ends.get(i - 1)
         verb = self._verb_of(noun)
         if verb is None:
+            nearer = [] if noun is None else [group for group in self.conjuncts(noun, right=False) if group not in others]
+            fits = nearer and name in ("on", "inside") and others[0].noun not in v.SEATS
+            if fits and _much_smaller(others[0], subjects[-1]) and not _much_smaller(others[0], nearer[-1]):
+                return nearer  # "a cat stares at a fish in a bowl"
             return subjects
         objects = [group for group in self.conjuncts(noun, right=False) if group not in others]
         actors = self.subject(verb)
@@ -166,7 +190,11 @@ class Sentence(Naming):
         small = meets and others[0].noun not in v.SEATS and _much_smaller(others[0], actors[-1])
         if self._word(verb) in v.PLACING or small:
             return objects
+        if self._word(i) in ("into", "onto") and self.units[i].token.tag == "IN":
+            return objects  # "helps an old lady into a wheelchair"
         does = v.VERBS.get(self._word(verb))
+        if does == "hold" and name == "above":
+            return objects  # "holds an umbrella over her"
         if does == "on":
             return objects  # the rider is where the horse is
         return actors if does in ("hold", "wear") and others[0].noun not in v.CLOTHES else subjects
@@ -226,7 +254,7 @@ class Sentence(Naming):
                 continue
             if owner.noun in v.ANIMATE and other.noun in v.CLOTHES:
                 self._wear([owner], [other], text)
-            elif owner.noun in v.PEOPLE and _is_handy(other) and owner.count == 1:
+            elif owner.noun in v.PEOPLE and _is_handy(other) and owner.count in (1, other.count):
                 self._add("held", (other, owner), text)
             elif owner.noun in v.ANIMATE and (other.noun in v.ANIMATE or _is_handy(other)):
                 self._add("next_to", (owner, other), text)
@@ -256,7 +284,7 @@ class Sentence(Naming):
         if unit.token.label == "amod":  # "a ridden horse", but the tag "holding sword"
             objects = [unit.token.head] if i == 0 and unit.word in v.VERBS and unit.token.head in self.spans else []
         objects = [j for j in objects if not self.follows_preposition(j)]
-        if any(self._tag(j) == "RP" and self._word(j) in v.PREPOSITIONS for j in self.children[i]):
+        if any(self._tag(j) == "RP" and self._word(j) in v.PARTICLES for j in self.children[i]):
             return  # "climbed up a tree": as the preposition says
         if not objects or unit.word in v.SHOW | v.BE:
             return
@@ -272,6 +300,10 @@ class Sentence(Naming):
         if unit.word in v.HAVE:
             self._have(subjects[-1], others, self._quote(i))
         else:
+            given = [j for j in objects[1:] if self.units[j].token.label == "dobj"]
+            if self.units[objects[0]].token.label == "dative" and given:  # "hands him a wrench"
+                self._do("next_to", subjects, others, self._quote(i))
+                others = self.conjuncts(given[0], left=False)
             self._do(v.VERBS.get(unit.word, "next_to"), subjects, others, self._quote(i))
 
     def _have(self, owner: Group, others: list[Group], text: str) -> None:
@@ -285,8 +317,10 @@ class Sentence(Naming):
         """Relates what a verb's subjects do to its objects; `name` as in `vocabulary.VERBS`."""
         if name == "wear":
             self._wear(subjects, others, text)
-        elif name == "hold" and subjects[-1].noun in v.CONTAINERS:
-            self._do("contain", subjects, others, text)
+        elif name == "hold" and subjects[-1].noun in v.CONTAINERS | v.SURFACES:
+            holds = "inside" if subjects[-1].noun in v.CONTAINERS else "on"
+            for other in others:
+                self._add(holds, (other, subjects[-1]), text)
         elif name == "hold":
             for other in others:
                 self._add("held" if other.noun not in v.PEOPLE else "next_to", (other, subjects[-1]), text)

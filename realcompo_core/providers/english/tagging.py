@@ -16,7 +16,8 @@ from . import vocabulary as v
 
 Form = tuple[str, int, int]
 THING, ANIMAL, THINGS = "box", "dog", "boxes"  # words that the tagger never takes for anything but nouns
-STATE, PAST_STATE, ACTION, PAST_ACTION, PARTICIPLE = "sits", "sat", "holds", "held", "placed"
+PRESENT, BASE, PAST = ("sits", "holds"), ("sit", "hold"), ("sat", "held")  # without and with an object
+PARTICIPLE = "placed"
 PASSES = 3  # each may uncover what the next repairs
 NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
 FINITE_TAGS = ("VB", "VBP", "VBD", "VBZ", "MD")
@@ -40,10 +41,8 @@ def _plainer(words: list[str], tokens: list[Token], i: int) -> str | None:
     """The word that the parser shall see instead of the i-th, None if its tag may be right."""
     tag = tokens[i].tag
     if tag in NOUN_TAGS and _is_predicate(words, tokens, i):
-        past = words[i] in v.PAST_FORMS
-        if _has_object(words, tokens, i):
-            return PAST_ACTION if past else ACTION
-        return PAST_STATE if past else STATE
+        forms = PAST if words[i] in v.PAST_FORMS else BASE if words[i] in v.VERB_BASES else PRESENT
+        return forms[_has_object(words, tokens, i)]
     if tag in NOUN_TAGS and _is_participle(words, tokens, i):
         return PARTICIPLE
     if tag not in NOUN_TAGS and _must_be_noun(words, tokens, i):
@@ -63,13 +62,13 @@ def _is_predicate(words: list[str], tokens: list[Token], i: int) -> bool:
         return True  # "a dog whose collar is blue lies on …"
     if not i or words[i - 1] not in v.NOUNS or tokens[i - 1].tag not in (*NOUN_TAGS, "JJ", "VBG"):
         return False
+    if words[i] in v.VERB_BASES and tokens[i].tag in ("NN", "NNP") and _are_several(words, i - 1):
+        return words[i] not in v.NOUNS or words[i - 1] in v.ANIMATES
     following = tokens[i + 1].tag if i + 1 < len(tokens) else ""
     if following in NOUN_TAGS and not _begins_phrase(words, i + 1):
         return False
     if words[i] in v.PAST_FORMS:
         return True
-    if words[i] in v.VERB_BASES and words[i - 1] in v.ANIMATE and "and" in words[:i]:
-        return _ends_phrase(words, tokens, i + 1)  # "a tall man and a short man stand next to a car"
     if words[i] not in v.ACTIONS or singular(words[i - 1]) != words[i - 1]:
         return False
     start = i - 1
@@ -79,6 +78,11 @@ def _is_predicate(words: list[str], tokens: list[Token], i: int) -> bool:
     return certain or (words[start] in DETERMINERS and words[i] not in v.NOUNS)
 
 
+def _are_several(words: list[str], i: int) -> bool:
+    """Whether what ends with the i-th word is more than one: "elephants", "a hat and a coat"."""
+    return singular(words[i]) != words[i] or "and" in words[:i]
+
+
 def _is_participle(words: list[str], tokens: list[Token], i: int) -> bool:
     """ "a bicycle tethered to a post", taken for a noun."""
     ends = words[i].endswith("ed") and words[i] not in v.NOUNS and i + 1 < len(words) and words[i + 1] in v.PREPOSITIONS
@@ -86,7 +90,7 @@ def _is_participle(words: list[str], tokens: list[Token], i: int) -> bool:
 
 
 def _has_object(words: list[str], tokens: list[Token], i: int) -> bool:
-    return i + 1 < len(words) and _begins_phrase(words, i + 1) and tokens[i + 1].tag != "IN"
+    return i + 1 < len(words) and (_begins_phrase(words, i + 1) or words[i + 1] in v.NOUNS) and tokens[i + 1].tag != "IN"
 
 
 def _begins_phrase(words: list[str], i: int) -> bool:

@@ -36,14 +36,14 @@ COLLECTIVES = {
     **{"groups": 6, "row": 3, "rows": 6, "line": 3, "stack": 3, "stacks": 6, "pile": 3, "piles": 6, "bunch": 3},
     **{"handful": 4, "number": 3, "variety": 3, "assortment": 4, "collection": 4, "selection": 4, "cluster": 4},
     **{"herd": 4, "flock": 4, "pack": 4, "swarm": 6, "school": 5, "litter": 4, "pride": 3, "gaggle": 4, "crowd": 8},
-    **{"team": 5, "fleet": 4, "family": 4, "band": 4, "gang": 4, "army": 9, "parade": 5, "troop": 5, "troupe": 5},
+    **{"team": 5, "fleet": 4, "family": 4, "band": 4, "gang": 4, "army": 9, "circle": 6, "parade": 5, "troop": 5, "troupe": 5},
     **{"lot": 5, "lots": 5, "plenty": 5, "dozens": 24, "scores": 24, "hundreds": 30, "thousands": 30, "millions": 30},
     **{"bit": 1, "amount": 1, "kind": 1, "sort": 1, "type": 1},
 }
 """Nouns before "of" that only count what follows, and how many that is: "a herd of zebras"."""
 COMPARATIVES = _words("more fewer less")
 SAME = _words("same equal similar")
-PAIRED = _words("scissors pants trousers jeans shorts glasses sunglasses goggles binoculars headphones tweezers pliers")
+PAIRED = _words("scissors pants trousers jeans shorts glasses sunglasses goggles binoculars headphones tweezers pliers stairs")
 UNCHANGED = _words("sheep fish deer people shrimp moose bison cattle goldfish")
 PART_NOUNS = _words(
     "top side edge corner back end middle center centre bottom front rest surface inside base foot tip rim lid handle "
@@ -130,6 +130,8 @@ CONNECTORS = [
         "behind",
         "(?:partly |half )?(?:hidden|obscured|blocked|covered up|concealed) (?:by|behind)",
     ),
+    Connector("under", False, "under", "in the (?:shade|shadow) of"),
+    Connector("flanking", False, "beside", "(?:on|at) (?:either|both|each|opposite|two) (?:sides?|ends?) of"),
     Connector("next_to", False, "beside", "(?:on|by|at|to|along)(?: the| one| either| a)? sides? of"),
     Connector("next_to", False, "beside", "(?:on|at|by|near) the (?:edge|end|corner|foot|base|tip) of"),
     Connector(
@@ -242,6 +244,8 @@ LEFT_OR_RIGHT = {"left": "at_left", "leftmost": "at_left", "right": "at_right", 
 
 
 RELATIONS = {"left_of", "above", "under", "on", "in_front_of", "next_to", "inside", "between", "surrounded_by"}
+RELATIONS |= {"flanking"}
+PARTICLES = _words("up down on in onto into")  # of verbs that still say where: "climbed up a tree"
 
 
 def connectors(text: str) -> list[tuple[int, int, Connector]]:
@@ -272,7 +276,7 @@ _FORMS = {
         "raised bit threw caught sipped examined opened smoked typed wrote painted brushed chewed licked waved offered "
         "brought pour pours pouring poured peel peels peeling peeled juggle juggles juggling juggled squeeze squeezes "
         "squeezing squeezed shoulder shoulders shouldering fold folds folding folded sew sews sewing knit knits knitting "
-        "steer steers steering toss tosses tossing tossed"
+        "hand hands handing handed give gives giving gave steer steers steering toss tosses tossing tossed"
     ),
     "share": "share shares sharing shared",
     "on": (
@@ -404,7 +408,7 @@ PEOPLE = _words(
     "trumpeter vendor vet veterinarian villain visitor volunteer warlock welder werewolf wife wizardess woodcarver "
     "woodcutter wraith wrestler zookeeper"
 )
-AT_BODY = {"head": "on_head", "nose": "on_head", "foot": "in_front_of", "leg": "in_front_of", "side": "next_to", "back": "on"}
+AT_BODY = {"head": "on_head", "neck": "at_neck", "nose": "on_head", "foot": "in_front_of", "leg": "in_front_of", "side": "next_to", "back": "on"}
 """Where something at a part of a body is; else it reaches over the edge, as what is held."""
 BODY = _words(
     "hair hairs eye eyes face head hand hands arm arms leg legs foot feet finger fingers nose mouth lip lips ear "
@@ -701,6 +705,7 @@ def size_of(noun: str, attributes: frozenset[str]) -> float:
     return known_size(noun, attributes) or UNKNOWN_SIZE
 
 
+ANIMATES = ANIMATE | {form for noun in ANIMATE for form in plurals(noun)} | {"people", "men", "women", "children"}
 NOUNS = frozenset(SIZES) | {"light"} | PEOPLE | ANIMALS | PLACES | CLOTHES | HANDHELD | SURFACES | CONTAINERS | SEATS | BODY
 NOUNS |= {form for noun in NOUNS for form in plurals(noun)} | {form for form, noun in IRREGULAR.items() if noun in NOUNS}
 """Words that name what can be seen, in either number."""
