@@ -64,6 +64,7 @@ class Naming(Nouns):
         self.groups: dict[int, list[Group]] = {i: [] for i in self.mentions}
         self.counts: dict[int, tuple[int, bool]] = {}  # of nouns that a collective counts, and whether vague
         self.absent: set[int] = set()
+        self.placed: list[Group] = []  # that "on the left" or the like follows
         self.last_subjects: list[Group] = []  # of the preposition before
         self.last_between: tuple[list[Group], list[Group]] = ([], [])
         for i in self.mentions:
@@ -125,7 +126,11 @@ class Naming(Nouns):
                 end = self.spans[self.contents[i]][1]  # "a cup of coffee"
             group = self._group(i, start, end)
             known = self._known(i, group) if words[0] in v.DEFINITE else None
+            if end < len(self.units) and self.units[end].kind == "position":
+                self.placed.append(known or group)
             self.groups[i] = [self.story.add(known or group)]
+            if BOORU.fullmatch(unit.token.text) and all(each.noun in v.PEOPLE for each in self.story.main):
+                self.story.main = list(dict.fromkeys([*self.story.main, *self.groups[i]]))
             for word in words[:-1]:
                 if word in v.LEFT_OR_RIGHT:  # "the left box"
                     self.scene.relations.append(GroupRelation(v.LEFT_OR_RIGHT[word], (known or group,), group.text))
@@ -135,7 +140,11 @@ class Naming(Nouns):
     def _known(self, i: int, group: Group) -> Group | None:
         """ "the cat": the cat named before, if it is not the other side of the same relation."""
         opposite = self._opposite(i)
+        end = self.spans[i][1]
+        is_placed = end < len(self.units) and self.units[end].kind == "position"
         for known in reversed(self.scene.groups):
+            if is_placed and known in self.placed:
+                continue  # "the bottle on the left … the bottle on the right"
             if known.noun == group.noun and known.attributes >= group.attributes and known not in opposite:
                 return known
         return None
@@ -206,7 +215,7 @@ class Naming(Nouns):
         if not forms.isdisjoint(v.BODY) and (forms.isdisjoint(v.ALSO_THINGS) or self._belongs(i)):
             return False
         determined = words[0] in DETERMINERS or number_in(words[:-1]) is not None
-        if not forms.isdisjoint(v.STYLE | v.AMBIENT) or words == ["light"]:
+        if not forms.isdisjoint(v.STYLE | v.AMBIENT) or (len(words) == 1 and unit.word in v.FALLING):
             self._set_background(i)
             return False
         if not determined and (self._is_style(i, words, forms) or (self.is_tag and self._is_scenery(i, forms))):
@@ -348,6 +357,7 @@ class Naming(Nouns):
             holding = [group for group in things if group.noun in v.ANIMALS]
         if holding or relation in ("inside", "on", "under"):
             return holding[-1:] or things[-1:]
+        things = [group for group in things if group.noun not in v.PLACES] or things
         stated = [each.groups[0] for each in self.scene.relations if each.groups[0] in things]
         return stated[-1:] if stated and things[-1] in self._last_sides() else things[-1:]
 

@@ -240,6 +240,10 @@ class Nouns:
 
     def _find_span(self, i: int) -> None:
         start, end = self._left_end(i), i + 1
+        doing = [k for k in range(start + 1, i) if self._is_doing(k)]
+        if doing:  # "cute penguin holding balloon"
+            self._take(i, doing[-1] + 1, end)
+            i, end = self._as_verb(doing[-1])
         if self._tag(i) == "NNS" and self._word(start) in v.SINGULAR_DETERMINERS:
             nouns = [j for j in range(start + 1, i) if self._tag(j) in ("NN", "NNP")]
             nouns = [j for j in nouns if self._word(j) not in v.ADJECTIVES and number(self._word(j)) is None]
@@ -257,6 +261,10 @@ class Nouns:
             end += 1
         if self._word(i) not in v.COLOURS or self._tag(i) == "NNS":  # "a woman in red"
             self._take(i, start, end)
+
+    def _is_doing(self, i: int) -> bool:
+        """Whether a verb in -ing stands behind the noun that does it."""
+        return self._word(i) in v.VERBS and self._word(i).endswith("ing") and self._word(i - 1) in v.NOUNS - v.ADJECTIVES
 
     def _as_verb(self, i: int) -> tuple[int, int]:
         """Makes i a verb and the noun before it the head; that noun and the end of its phrase."""

@@ -81,6 +81,14 @@ class Sentence(Naming):
         subjects = self._placed(i, name, subjects, others)
         if name == "on" and others[0].noun in v.TETHERS:
             name = "next_to"
+        if name == "inside" and unit.kind and others[0].noun in v.SURFACES - v.CONTAINERS:
+            name = "on"  # "in the center of the table"
+        if name == "on" and governor.word in v.USING and subjects[-1].noun in v.PEOPLE:
+            name = "held" if _is_handy(others[0]) else "next_to"
+            self._add(name, (others[0], subjects[-1]), text)
+            return
+        if unit.word == "around" and sum(group.count for group in subjects) < 3:
+            name = "next_to"
         at_bottom = name == "above" and flipped and self.text(i, i + 1).lower().startswith(("at ", "in "))
         if at_bottom and all(map(_fits_into, subjects, others)):
             name, flipped = "inside", False  # "a spoon at the bottom of a sink"
@@ -134,7 +142,7 @@ class Sentence(Naming):
         while not self._tag(above).startswith("VB") and self.units[above].token.head != above:
             above = self.units[above].token.head
         subjects = [j for j in self.children[above] if self.units[j].token.label == "nsubj"]
-        return any(self._word(j) in v.AMBIENT | {"light"} and not self.groups.get(j) for j in subjects)
+        return any(self._word(j) in v.AMBIENT | v.FALLING and not self.groups.get(j) for j in subjects)
 
     def _opposite_side(self, i: int) -> Group | None:
         """The woman of "a man across the table from a woman"."""
@@ -176,7 +184,7 @@ class Sentence(Naming):
         if verb is None:
             nearer = [] if noun is None else [group for group in self.conjuncts(noun, right=False) if group not in others]
             fits = nearer and name in ("on", "inside") and others[0].noun not in v.SEATS
-            if fits and _much_smaller(others[0], subjects[-1]) and not _much_smaller(others[0], nearer[-1]):
+            if fits and _much_smaller(others[0], subjects[-1]) and not _much_smaller(subjects[-1], nearer[-1]):
                 return nearer  # "a cat stares at a fish in a bowl"
             return subjects
         objects = [group for group in self.conjuncts(noun, right=False) if group not in others]
@@ -195,7 +203,7 @@ class Sentence(Naming):
         does = v.VERBS.get(self._word(verb))
         if does == "hold" and name == "above":
             return objects  # "holds an umbrella over her"
-        if does == "on":
+        if does == "on" and objects[0].noun in v.SEATS | v.ANIMALS:
             return objects  # the rider is where the horse is
         return actors if does in ("hold", "wear") and others[0].noun not in v.CLOTHES else subjects
 
@@ -281,7 +289,7 @@ class Sentence(Naming):
         objects = [j for j in self.children[i] if self.units[j].token.label in OBJECTS and j in self.spans]
         if i in self.verbs and i + 1 in self.starts:
             objects = [self.starts[i + 1]]
-        if unit.token.label == "amod":  # "a ridden horse", but the tag "holding sword"
+        if unit.token.label == "amod" and i not in self.verbs:  # "a ridden horse", but the tag "holding sword"
             objects = [unit.token.head] if i == 0 and unit.word in v.VERBS and unit.token.head in self.spans else []
         objects = [j for j in objects if not self.follows_preposition(j)]
         if any(self._tag(j) == "RP" and self._word(j) in v.PARTICLES for j in self.children[i]):
@@ -341,11 +349,27 @@ class Sentence(Naming):
     def _position(self, i: int) -> None:
         """ "on the left", "in the top right corner"."""
         text = self.text(i, i + 1)
+        owner = self._with_owner(i)
         names = dict.fromkeys(v.POSITIONS[w] for w in re.findall(r"\w+", text.lower()) if w in v.POSITIONS)
         if {"at_top", "at_bottom", "at_left", "at_right"} & names.keys():
             names.pop("at_middle", None)  # "at the top middle"
+        if owner and names.keys() in ({"at_left"}, {"at_right"}):  # "a plate with a glass to the left"
+            subjects = [group for group in self.groups[self.stands_for(self.outer(self.ends[i - 1]))] if group not in owner]
+            self._state("left_of", "at_right" in names, subjects, owner, self._quote(i))
+            return
         for subject, name in product(self._located(i), names):
             self._add(name, (subject,), f"{subject.text} {text}")
+
+    def _with_owner(self, i: int) -> list[Group]:
+        """What has the thing before i with it."""
+        if i - 1 not in self.ends:
+            return []
+        token = self.units[self.outer(self.ends[i - 1])].token
+        while token.label == "conj" and token.head in self.spans:
+            token = self.units[token.head].token
+        if self._word(token.head) == "with":
+            return self.governor(self.units[token.head].token.head, i)[-1:]
+        return self.last_owners if token.label == "conj" else []
 
     def _located(self, i: int) -> list[Group]:
         """What stands at the position i: the nouns right before it, or after it if it begins its part."""

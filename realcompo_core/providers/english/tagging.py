@@ -16,7 +16,7 @@ from . import vocabulary as v
 
 Form = tuple[str, int, int]
 THING, ANIMAL, THINGS = "box", "dog", "boxes"  # words that the tagger never takes for anything but nouns
-PRESENT, BASE, PAST = ("sits", "holds"), ("sit", "hold"), ("sat", "held")  # without and with an object
+PRESENT, BASE, PAST = ("sits", "holds"), ("remain", "have"), ("sat", "held")  # without and with an object
 PARTICIPLE = "placed"
 PASSES = 3  # each may uncover what the next repairs
 NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
@@ -40,7 +40,7 @@ def parse(forms: Sequence[Form]) -> list[Token]:
 def _plainer(words: list[str], tokens: list[Token], i: int) -> str | None:
     """The word that the parser shall see instead of the i-th, None if its tag may be right."""
     tag = tokens[i].tag
-    if tag in NOUN_TAGS and _is_predicate(words, tokens, i):
+    if tag in (*NOUN_TAGS, "JJ") and _is_predicate(words, tokens, i):
         forms = PAST if words[i] in v.PAST_FORMS else BASE if words[i] in v.VERB_BASES else PRESENT
         return forms[_has_object(words, tokens, i)]
     if tag in NOUN_TAGS and _is_participle(words, tokens, i):
@@ -62,10 +62,12 @@ def _is_predicate(words: list[str], tokens: list[Token], i: int) -> bool:
         return True  # "a dog whose collar is blue lies on …"
     if not i or words[i - 1] not in v.NOUNS or tokens[i - 1].tag not in (*NOUN_TAGS, "JJ", "VBG"):
         return False
-    if words[i] in v.VERB_BASES and tokens[i].tag in ("NN", "NNP") and _are_several(words, i - 1):
+    if words[i] in v.VERB_BASES - v.ADJECTIVES and tokens[i].tag != "NNS" and _are_several(words, i - 1):
         return words[i] not in v.NOUNS or words[i - 1] in v.ANIMATES
     following = tokens[i + 1].tag if i + 1 < len(tokens) else ""
     if following in NOUN_TAGS and not _begins_phrase(words, i + 1):
+        return False
+    if tokens[i].tag == "JJ":
         return False
     if words[i] in v.PAST_FORMS:
         return True

@@ -84,12 +84,13 @@ class Connector(NamedTuple):
 
 
 CONNECTORS = [
+    Connector("dropped", False, "", "(?:(?:viewed|seen|shot) )?from (?:behind|above|below|(?:the )?side)(?= [,.;]|$)"),
     Connector("dropped", False, "", f"(?:in|of|from|within) (?:the|this) {PICTURE}(?= |$)(?! of)"),
     Connector(
         "dropped",
         False,
         "",
-        f"(?:in|into) (?:a|{_COUNT})(?: neat| straight| long| small)? (?:row|line|circle|pile|stack|column|queue|half circle)s?"
+        f"(?:in|into)(?: a| {_COUNT})?(?: neat| straight| long| small)? (?:row|line|circle|pile|stack|column|queue|half circle)s?"
         "(?! of)|side by side|back to back|hand in hand|arm in arm|face to face",
     ),
     Connector("dropped", False, "", "(?:across from|opposite|facing|next to|beside|near|with|by|at|on|to|from|against) (?:each other|one another)"),
@@ -201,6 +202,7 @@ PREPOSITIONS: dict[str, tuple[str, bool] | None] = {
         ("next_to", False),
     ),
     "between": ("between", False),
+    "before": ("in_front_of", False),
     **dict.fromkeys("among amongst amid amidst".split(), ("surrounded_by", False)),
     "around": ("", True),
 }
@@ -210,8 +212,8 @@ SETTING_PREPOSITIONS = _words(
     "throughout around"
 )
 CLAUSES = _words("ROOT acl relcl advcl ccomp xcomp")
-IGNORED_PREPOSITIONS = _words("like as during about than since until after before because while despite per via")
-ABSENCE = _words("without minus except excluding no not")
+IGNORED_PREPOSITIONS = _words("like as during about than since until after because while despite per via")
+ABSENCE = _words("neither without minus except excluding no not")
 POSITIONS = {
     **dict.fromkeys(["left"], "at_left"),
     **dict.fromkeys(["right"], "at_right"),
@@ -238,6 +240,12 @@ PLACING = _words(
     "cooks cooking stir stirs stirring roll rolls rolling stuff stuffs stuffing keep keeps keeping serve serves serving"
 )
 """Verbs whose object, not whose subject, is where the words behind it say."""
+USING = _words(
+    "type types typing typed play plays playing played work works working worked write writes writing wrote draw draws "
+    "drawing talk talks talking talked speak speaks speaking text texting call calling chat chatting perform performs "
+    "performing performed watch watching"
+)
+"""Verbs whose "on" names a tool: "typing on a laptop"."""
 HANGING = _words("hang hangs hanging hung dangle dangles dangling dangled suspended")
 TABLES = _words("table desk counter bar chessboard board campfire fire picnic-table")
 LEFT_OR_RIGHT = {"left": "at_left", "leftmost": "at_left", "right": "at_right", "rightmost": "at_right"}
@@ -315,7 +323,7 @@ VERB_BASES = frozenset(
     (
         "admire approach arrive ask attack balance bark bask bathe bend bite blink blow bounce bow bray break build burn "
         "buzz carry catch charge chase cheer chew chop circle clap climb cling cook cough cower crawl creep cross crouch "
-        "cry cuddle curl cut dance dangle dart dash dig dive doze drag drift drink drip drive drop eat embrace emerge "
+        "cry cuddle curl cut dance dangle dart dash dig dive doze drag drift drink drip drive drop duck eat embrace emerge "
         "enjoy enter examine fall feed fetch fight fish flap float flow flutter fly follow frolic gallop gather gaze "
         "giggle glare gleam glide glow grab graze greet grin grip grow guard hang help hide hit hold hop hover howl hug "
         "hum hunt hurry jog juggle jump keep kick kiss kneel knit land laugh launch lead lean leap leave lick lie lift "
@@ -382,7 +390,7 @@ MALE = _words(
 )
 OTHERS = _words("other others another")
 PEOPLE = _words(
-    "person people man woman boy girl child kid baby toddler guy lady gentleman male female adult teenager teen "
+    "traveler traveller wanderer adventurer inventor owner toddler person people man woman boy girl child kid baby toddler guy lady gentleman male female adult teenager teen "
     "couple friend player worker chef cook farmer doctor nurse teacher student dancer singer musician artist painter "
     "knight king queen prince princess soldier warrior wizard witch samurai ninja astronaut cowboy pirate clown bride "
     "groom mother father mom dad grandmother grandfather grandma grandpa brother sister son daughter family crowd "
@@ -422,7 +430,7 @@ BODY = _words(
 ALSO_THINGS = _words("chest feather feathers horn skull nail nails bun trunk shell")
 """Of these, what stands alone too."""
 CLOTHES = _words(
-    "hat cap dress monocle jersey suit shirt t-shirt tshirt coat raincoat overcoat jacket sweater uniform costume "
+    "spacesuit tracksuit snowsuit trenchcoat sweatshirt sunhat nightcap headdress hat cap dress monocle jersey suit shirt t-shirt tshirt coat raincoat overcoat jacket sweater uniform costume "
     "helmet hoodie jeans pants trousers shorts skirt scarf tie bowtie glasses sunglasses goggles crown mask gloves "
     "glove boots boot shoes shoe socks vest apron robe cloak cape kimono armor armour bikini swimsuit blouse jumper "
     "cardigan turtleneck belt necklace earrings bracelet headphones turban veil beanie beret bandana gown tuxedo "
@@ -491,6 +499,8 @@ ANIMALS = _words(
 ANIMATE = PEOPLE | ANIMALS
 AMBIENT = _words("sunlight moonlight daylight candlelight sunshine starlight lamplight storm thunderstorm blizzard sky horizon")
 """What fills a picture or lights it."""
+FALLING = _words("light rain snow fog mist smoke dust")
+"""The same, where nothing stands before it: "rain falls on a street"."""
 TETHERS = _words("leash lead tether chain string")
 SCENERY = _words("blossom petal leaf flower cloud star tree bubble sparkle snowflake feather firework lantern butterfly")
 """What tags in the plural name as surroundings: "falling petals"."""
@@ -518,7 +528,7 @@ STYLE = _words(
     "iso raw masterful award winning atmosphere mood atmospheric moody colors colours palette tones tone contrast "
     "gradient texture textures digital comic cartoon pixel pixar disney ghibli 3d 2d vector isometric lowpoly "
     "surreal fantasy vaporwave cyberpunk steampunk synthwave retro noir closeup close-up macro angle shot view "
-    "perspective framing pov nsfw sfw absurdres highres lowres worst best solo ambience effect effects vfx blur "
+    "perspective framing pov nsfw sfw absurdres highres lowres worst best solo ambience effect effects vfx blur design "
     "blurry rays volumetric subsurface scattering reflections reflection professional stunning gorgeous"
 )
 ABSTRACT = _words(
