@@ -1,4 +1,7 @@
-"""Statements about numbers: "more apples than oranges", "twice as many cats as dogs", "…, the number of cats is less than that of dogs"."""
+"""Statements about numbers: "more apples than oranges", "twice as many cats as dogs".
+
+Also "…, the number of cats is less than that of dogs".
+"""
 
 from __future__ import annotations
 

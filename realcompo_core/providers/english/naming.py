@@ -350,7 +350,9 @@ class Naming(Nouns):
         if relation == "inside":
             holding = [group for group in things if group.noun in v.CONTAINERS]
         elif relation == "on":
-            holding = [group for group in things if group.noun in v.SURFACES | v.CONTAINERS and group not in on_something]
+            holding = [
+                group for group in things if group.noun in v.SURFACES | v.CONTAINERS and group not in on_something
+            ]
         elif relation == "under":
             holding = [group for group in things if group not in on_something and group.noun not in v.ANIMATE]
         else:
@@ -474,7 +476,10 @@ class Naming(Nouns):
 
     def after(self, i: int) -> list[Group]:
         """ "next to the house, a tree": the next nouns that the preposition i does not govern."""
-        governed = {*self.children[i], self.starts.get(i + 1)}  # the parser takes "it" for a subject in "next to it is …"
+        governed = {
+            *self.children[i],
+            self.starts.get(i + 1),
+        }  # the parser takes "it" for a subject in "next to it is …"
         after = [j for j in self.mentions if j > i and j not in governed and self.groups[j]]
         return self.conjuncts(after[0]) if after else []
 

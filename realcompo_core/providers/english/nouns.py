@@ -264,7 +264,9 @@ class Nouns:
 
     def _is_doing(self, i: int) -> bool:
         """Whether a verb in -ing stands behind the noun that does it."""
-        return self._word(i) in v.VERBS and self._word(i).endswith("ing") and self._word(i - 1) in v.NOUNS - v.ADJECTIVES
+        return (
+            self._word(i) in v.VERBS and self._word(i).endswith("ing") and self._word(i - 1) in v.NOUNS - v.ADJECTIVES
+        )
 
     def _as_verb(self, i: int) -> tuple[int, int]:
         """Makes i a verb and the noun before it the head; that noun and the end of its phrase."""
@@ -347,7 +349,12 @@ class Nouns:
             verb = self._tag(end) in ("VB", "VBP") and end not in self.taken and self._word(end) not in v.FUNCTION_WORDS
             if end > i + 1 and verb and self._word(end - 1) in v.ADJECTIVES:
                 end += 1  # "a cyan cross"
-            if end > i + 1 and self._word(end) == "," and self._tag(end - 1) == "JJ" and self._word(end - 1) not in v.NOUNS:
+            if (
+                end > i + 1
+                and self._word(end) == ","
+                and self._tag(end - 1) == "JJ"
+                and self._word(end - 1) not in v.NOUNS
+            ):
                 continue  # "the fiery, blazing sun"
             if end > i + 1 and self.units[end - 1].word not in (v.ADJECTIVES - v.ALSO_NOUNS) | v.OTHERS:
                 self._take(end - 1, i, end)

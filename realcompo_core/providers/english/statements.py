@@ -182,7 +182,9 @@ class Sentence(Naming):
         noun = self.ends.get(i - 1)
         verb = self._verb_of(noun)
         if verb is None:
-            nearer = [] if noun is None else [group for group in self.conjuncts(noun, right=False) if group not in others]
+            nearer = (
+                [] if noun is None else [group for group in self.conjuncts(noun, right=False) if group not in others]
+            )
             fits = nearer and name in ("on", "inside") and others[0].noun not in v.SEATS
             if fits and _much_smaller(others[0], subjects[-1]) and not _much_smaller(subjects[-1], nearer[-1]):
                 return nearer  # "a cat stares at a fish in a bowl"
@@ -354,7 +356,9 @@ class Sentence(Naming):
         if {"at_top", "at_bottom", "at_left", "at_right"} & names.keys():
             names.pop("at_middle", None)  # "at the top middle"
         if owner and names.keys() in ({"at_left"}, {"at_right"}):  # "a plate with a glass to the left"
-            subjects = [group for group in self.groups[self.stands_for(self.outer(self.ends[i - 1]))] if group not in owner]
+            subjects = [
+                group for group in self.groups[self.stands_for(self.outer(self.ends[i - 1]))] if group not in owner
+            ]
             self._state("left_of", "at_right" in names, subjects, owner, self._quote(i))
             return
         for subject, name in product(self._located(i), names):
@@ -434,6 +438,10 @@ class Sentence(Naming):
         if groups[0] in groups[1:]:
             return
         relation = GroupRelation(name, groups, text)
+        if name == "next_to" and any(
+            set(groups) < set(each.groups) for each in self.scene.relations[self.stated_before :]
+        ):
+            return  # "a man across the table from a woman"
         if len(groups) == 2:
             same = [each for each in self.scene.relations[self.stated_before :] if set(each.groups) == set(groups)]
             weak = [each for each in same if each.name == "next_to"]

@@ -43,6 +43,8 @@ def _plainer(words: list[str], tokens: list[Token], i: int) -> str | None:
     if tag in (*NOUN_TAGS, "JJ") and _is_predicate(words, tokens, i):
         forms = PAST if words[i] in v.PAST_FORMS else BASE if words[i] in v.VERB_BASES else PRESENT
         return forms[_has_object(words, tokens, i)]
+    if tag in ("VB", "VBP") and tokens[i].label in ("compound", "amod", "nmod") and i and words[i - 1] in v.NOUNS:
+        return BASE[_has_object(words, tokens, i)] if _are_several(words, i - 1) else None
     if tag in NOUN_TAGS and _is_participle(words, tokens, i):
         return PARTICIPLE
     if tag not in NOUN_TAGS and _must_be_noun(words, tokens, i):
@@ -92,7 +94,9 @@ def _is_participle(words: list[str], tokens: list[Token], i: int) -> bool:
 
 
 def _has_object(words: list[str], tokens: list[Token], i: int) -> bool:
-    return i + 1 < len(words) and (_begins_phrase(words, i + 1) or words[i + 1] in v.NOUNS) and tokens[i + 1].tag != "IN"
+    return (
+        i + 1 < len(words) and (_begins_phrase(words, i + 1) or words[i + 1] in v.NOUNS) and tokens[i + 1].tag != "IN"
+    )
 
 
 def _begins_phrase(words: list[str], i: int) -> bool:
@@ -101,7 +105,7 @@ def _begins_phrase(words: list[str], i: int) -> bool:
 
 def _must_be_noun(words: list[str], tokens: list[Token], i: int) -> bool:
     """Whether a word between an article and the end of its phrase has to be a noun: "a rose petal", "the iron on …"."""
-    if not words[i].isalpha() or words[i] in v.FUNCTION_WORDS or words[i] in v.BE:
+    if not words[i].isalpha() or words[i] in v.FUNCTION_WORDS - v.NOUNS:
         return False
     start = i
     while start and _qualifies(words, tokens, start - 1):

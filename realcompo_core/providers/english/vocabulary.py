@@ -36,14 +36,27 @@ COLLECTIVES = {
     **{"groups": 6, "row": 3, "rows": 6, "line": 3, "stack": 3, "stacks": 6, "pile": 3, "piles": 6, "bunch": 3},
     **{"handful": 4, "number": 3, "variety": 3, "assortment": 4, "collection": 4, "selection": 4, "cluster": 4},
     **{"herd": 4, "flock": 4, "pack": 4, "swarm": 6, "school": 5, "litter": 4, "pride": 3, "gaggle": 4, "crowd": 8},
-    **{"team": 5, "fleet": 4, "family": 4, "band": 4, "gang": 4, "army": 9, "circle": 6, "parade": 5, "troop": 5, "troupe": 5},
+    **{
+        "team": 5,
+        "fleet": 4,
+        "family": 4,
+        "band": 4,
+        "gang": 4,
+        "army": 9,
+        "circle": 6,
+        "parade": 5,
+        "troop": 5,
+        "troupe": 5,
+    },
     **{"lot": 5, "lots": 5, "plenty": 5, "dozens": 24, "scores": 24, "hundreds": 30, "thousands": 30, "millions": 30},
     **{"bit": 1, "amount": 1, "kind": 1, "sort": 1, "type": 1},
 }
 """Nouns before "of" that only count what follows, and how many that is: "a herd of zebras"."""
 COMPARATIVES = _words("more fewer less")
 SAME = _words("same equal similar")
-PAIRED = _words("scissors pants trousers jeans shorts glasses sunglasses goggles binoculars headphones tweezers pliers stairs")
+PAIRED = _words(
+    "scissors pants trousers jeans shorts glasses sunglasses goggles binoculars headphones tweezers pliers stairs"
+)
 UNCHANGED = _words("sheep fish deer people shrimp moose bison cattle goldfish")
 PART_NOUNS = _words(
     "top side edge corner back end middle center centre bottom front rest surface inside base foot tip rim lid handle "
@@ -73,8 +86,9 @@ _ADVERB = "(?:(?:directly|immediately|right|just|slightly|far|partly|partially|a
 class Connector(NamedTuple):
     """Words that are read as one: what they say, whether the sides change places, and the form that the parser sees.
 
-    `kind` is a relation, "position", "in_hand", a key of `OWN_PLACES`, "and", "without", "from" (material), "ignored" (with what follows) or
-    "dropped". `pattern` is over lower-case tokens; of several that match, the first wins. "b below a" is "a above b".
+    `kind` is a relation, "position", "in_hand", a key of `OWN_PLACES`, "flanking", "and", "without", "from"
+    (material), "ignored" (with what follows) or "dropped". `pattern` is over lower-case tokens; of several that match,
+    the first wins. "b below a" is "a above b".
     """
 
     kind: str
@@ -90,10 +104,16 @@ CONNECTORS = [
         "dropped",
         False,
         "",
-        f"(?:in|into)(?: a| {_COUNT})?(?: neat| straight| long| small)? (?:row|line|circle|pile|stack|column|queue|half circle)s?"
-        "(?! of)|side by side|back to back|hand in hand|arm in arm|face to face",
+        f"(?:in|into)(?: a| {_COUNT})?(?: neat| straight| long| small)? "
+        "(?:row|line|circle|pile|stack|column|queue|half circle)s?(?! of)"
+        "|side by side|back to back|hand in hand|arm in arm|face to face",
     ),
-    Connector("dropped", False, "", "(?:across from|opposite|facing|next to|beside|near|with|by|at|on|to|from|against) (?:each other|one another)"),
+    Connector(
+        "dropped",
+        False,
+        "",
+        "(?:across from|opposite|facing|next to|beside|near|with|by|at|on|to|from|against) (?:each other|one another)",
+    ),
     Connector("dropped", False, "", "each other|one another|together(?! with)|as well(?! as)"),
     Connector(
         "in_hand",
@@ -234,10 +254,11 @@ OWN_PLACES = {
 ADVERBIAL = _words("inside underneath beneath below under above behind beside nearby alongside atop in on")
 """Prepositions that may stand without an object: "a box with a kitten inside"."""
 PLACING = _words(
-    "put puts putting place places placing placed set sets setting lay lays laying drop drops dropping pour pours pouring "
-    "stack stacks stacking arrange arranges arranging balance balances balancing lower lowers lowering load loads "
-    "loading pack packs packing plant plants planting hang hangs hanging flip flips flipping fry fries frying cook "
-    "cooks cooking stir stirs stirring roll rolls rolling stuff stuffs stuffing keep keeps keeping serve serves serving"
+    "put puts putting place places placing placed set sets setting lay lays laying drop drops dropping pour pours "
+    "pouring stack stacks stacking arrange arranges arranging balance balances balancing lower lowers lowering load "
+    "loads loading pack packs packing plant plants planting hang hangs hanging flip flips flipping fry fries frying "
+    "cook cooks cooking stir stirs stirring roll rolls rolling stuff stuffs stuffing keep keeps keeping serve serves "
+    "serving"
 )
 """Verbs whose object, not whose subject, is where the words behind it say."""
 USING = _words(
@@ -273,18 +294,18 @@ def _goes_on(text: str, end: int) -> bool:
 _FORMS = {
     "wear": "wear wears wearing wore worn don dons donning sport sports sporting",
     "hold": (
-        "hold holds holding held carry carries carrying carried grip grips gripping clutch clutches clutching "
-        "grasp grasps grasping lift lifts lifting swing swings swinging wield wields wielding use uses using "
-        "used eat eats eating ate drink drinks drinking drank read reads reading play plays playing played "
-        "cradle cradles cradling hug hugs hugging raise raises raising bite bites biting throw throws "
-        "throwing catch catches catching sip sips sipping examine examines examining open opens opening smoke "
-        "smokes smoking type types typing write writes writing paint paints painting brush brushes brushing "
-        "chew chews chewing lick licks licking wave waves waving offer offers offering bring brings bringing "
-        "balance balances balancing balanced fly flies flew gripped clutched grasped lifted swung wielded cradled hugged "
-        "raised bit threw caught sipped examined opened smoked typed wrote painted brushed chewed licked waved offered "
-        "brought pour pours pouring poured peel peels peeling peeled juggle juggles juggling juggled squeeze squeezes "
-        "squeezing squeezed shoulder shoulders shouldering fold folds folding folded sew sews sewing knit knits knitting "
-        "hand hands handing handed give gives giving gave steer steers steering toss tosses tossing tossed"
+        "hold holds holding held carry carries carrying carried grip grips gripping clutch clutches clutching grasp "
+        "grasps grasping lift lifts lifting swing swings swinging wield wields wielding use uses using used eat eats "
+        "eating ate drink drinks drinking drank read reads reading play plays playing played cradle cradles cradling "
+        "hug hugs hugging raise raises raising bite bites biting throw throws throwing catch catches catching sip "
+        "sips sipping examine examines examining open opens opening smoke smokes smoking type types typing write "
+        "writes writing paint paints painting brush brushes brushing chew chews chewing lick licks licking wave waves "
+        "waving offer offers offering bring brings bringing balance balances balancing balanced fly flies flew "
+        "gripped clutched grasped lifted swung wielded cradled hugged raised bit threw caught sipped examined opened "
+        "smoked typed wrote painted brushed chewed licked waved offered brought pour pours pouring poured peel peels "
+        "peeling peeled juggle juggles juggling juggled squeeze squeezes squeezing squeezed shoulder shoulders "
+        "shouldering fold folds folding folded sew sews sewing knit knits knitting hand hands handing handed give "
+        "gives giving gave steer steers steering toss tosses tossing tossed"
     ),
     "share": "share shares sharing shared",
     "on": (
@@ -321,20 +342,20 @@ PAST_FORMS = _words(
 )
 VERB_BASES = frozenset(
     (
-        "admire approach arrive ask attack balance bark bask bathe bend bite blink blow bounce bow bray break build burn "
-        "buzz carry catch charge chase cheer chew chop circle clap climb cling cook cough cower crawl creep cross crouch "
-        "cry cuddle curl cut dance dangle dart dash dig dive doze drag drift drink drip drive drop duck eat embrace emerge "
-        "enjoy enter examine fall feed fetch fight fish flap float flow flutter fly follow frolic gallop gather gaze "
-        "giggle glare gleam glide glow grab graze greet grin grip grow guard hang help hide hit hold hop hover howl hug "
-        "hum hunt hurry jog juggle jump keep kick kiss kneel knit land laugh launch lead lean leap leave lick lie lift "
-        "light linger listen live loom lounge lunge lurk march meditate meow milk mow munch nap nestle nibble nod nuzzle "
-        "open paddle paint park pass peck peek peel peer perch perform pet photograph pick plant play point poke pose "
-        "pounce pour pray present prowl pull push race raise reach read recline relax repair rest ride rise roam roar "
-        "roast roll row run sail salute sew shake sharpen shine shoot shout sing sip sit skate sketch skip sleep slide "
-        "slither smell smile smoke snarl sniff snooze snore soar speak spin splash spray spread squat stalk stand stare "
-        "start steer stick stir stretch stride stroll study surf sway sweep swim swing take talk teach tend throw tick "
-        "tie tiptoe toss touch tow trot tumble turn type wade wag wait walk wander wash watch water wave wear weave weep "
-        "whisper whistle wink work wrap write yawn"
+        "admire approach arrive ask attack balance bark bask bathe bend bite blink blow bounce bow bray break build "
+        "burn buzz carry catch charge chase cheer chew chop circle clap climb cling cook cough cower crawl creep "
+        "cross crouch cry cuddle curl cut dance dangle dart dash dig dive doze drag drift drink drip drive drop duck "
+        "eat embrace emerge enjoy enter examine fall feed fetch fight fish flap float flow flutter fly follow frolic "
+        "gallop gather gaze giggle glare gleam glide glow grab graze greet grin grip grow guard hang help hide hit "
+        "hold hop hover howl hug hum hunt hurry jog juggle jump keep kick kiss kneel knit land laugh launch lead lean "
+        "leap leave lick lie lift light linger listen live loom lounge lunge lurk march meditate meow milk mow munch "
+        "nap nestle nibble nod nuzzle open paddle paint park pass peck peek peel peer perch perform pet photograph "
+        "pick plant play point poke pose pounce pour pray present prowl pull push race raise reach read recline relax "
+        "repair rest ride rise roam roar roast roll row run sail salute sew shake sharpen shine shoot shout sing sip "
+        "sit skate sketch skip sleep slide slither smell smile smoke snarl sniff snooze snore soar speak spin splash "
+        "spray spread squat stalk stand stare start steer stick stir stretch stride stroll study surf sway sweep swim "
+        "swing take talk teach tend throw tick tie tiptoe toss touch tow trot tumble turn type wade wag wait walk "
+        "wander wash watch water wave wear weave weep whisper whistle wink work wrap write yawn"
     ).split()
 )
 ACTIONS = {re.sub(r"(?<=[^aeiou])ys$", "ies", re.sub(r"(?<=sh|ch|ss|zz)s$", "es", verb + "s")) for verb in VERB_BASES}
@@ -390,33 +411,41 @@ MALE = _words(
 )
 OTHERS = _words("other others another")
 PEOPLE = _words(
-    "traveler traveller wanderer adventurer inventor owner toddler person people man woman boy girl child kid baby toddler guy lady gentleman male female adult teenager teen "
-    "couple friend player worker chef cook farmer doctor nurse teacher student dancer singer musician artist painter "
-    "knight king queen prince princess soldier warrior wizard witch samurai ninja astronaut cowboy pirate clown bride "
-    "groom mother father mom dad grandmother grandfather grandma grandpa brother sister son daughter family crowd "
-    "skier surfer skateboarder snowboarder rider runner biker cyclist driver pilot sailor fisherman fireman "
-    "firefighter policeman policewoman officer waiter waitress barista businessman businesswoman elf fairy mermaid "
-    "vampire robot monk priest detective hiker tourist swimmer boxer batter pitcher catcher coach actor actress model "
-    "coachman librarian scientist engineer carpenter baker barber tailor blacksmith hunter archer viking geisha 1girl "
-    "1boy magician merchant shopkeeper plumber electrician ballerina paladin nun shepherd gardener butcher mechanic "
-    "judge lawyer professor writer poet photographer captain butler maid saint angel demon alien cyborg android "
-    "grandparent parent uncle aunt twin neighbor neighbour stranger guest customer jogger climber golfer referee "
-    "goalkeeper guitarist pianist drummer violinist juggler acrobat sculptor weaver potter shopper commuter passenger "
-    "conductor activist athlete aviator banshee barbarian bartender bassist beggar bishop bodybuilder bodyguard boss "
-    "bricklayer bridesmaid busker calligrapher cameraman carver cashier cellist centaur classmate clerk cobbler "
-    "colleague companion composer cop cosmonaut courier cousin crafter crew cyclops dentist deputy diver druid "
-    "duchess duke dwarf emperor employee empress explorer fencer florist flutist giant goalie goblin godfather "
-    "graduate granddaughter grandson grocer guard gymnast handler hermit hero heroine hobbit horseman horsewoman "
-    "human husband imam infant jester jockey journalist lifeguard lumberjack mage maiden mailman manager marine mason "
-    "midwife milkmaid mime miner minotaur nephew newlywed niece official ogre opponent orc owner paramedic partner "
-    "patient peddler pedestrian pedlar performer pharaoh pharmacist philosopher pilgrim postman pupil puppeteer "
-    "quarterback rabbi rancher ranger reaper receptionist reporter ringmaster ronin roofer saxophonist scholar "
-    "schoolboy schoolgirl seamstress secretary shepherdess sheriff shogun sibling skater sorcerer sorceress sprinter "
-    "stepmother steward stewardess stuntman sultan superhero surgeon teammate therapist trader troll trucker "
-    "trumpeter vendor vet veterinarian villain visitor volunteer warlock welder werewolf wife wizardess woodcarver "
-    "woodcutter wraith wrestler zookeeper"
+    "traveler traveller wanderer adventurer inventor owner toddler person people man woman boy girl child kid baby "
+    "guy lady gentleman male female adult teenager teen couple friend player worker chef cook farmer doctor nurse "
+    "teacher student dancer singer musician artist painter knight king queen prince princess soldier warrior wizard "
+    "witch samurai ninja astronaut cowboy pirate clown bride groom mother father mom dad grandmother grandfather "
+    "grandma grandpa brother sister son daughter family crowd skier surfer skateboarder snowboarder rider runner "
+    "biker cyclist driver pilot sailor fisherman fireman firefighter policeman policewoman officer waiter waitress "
+    "barista businessman businesswoman elf fairy mermaid vampire robot monk priest detective hiker tourist swimmer "
+    "boxer batter pitcher catcher coach actor actress model coachman librarian scientist engineer carpenter baker "
+    "barber tailor blacksmith hunter archer viking geisha 1girl 1boy magician merchant shopkeeper plumber electrician "
+    "ballerina paladin nun shepherd gardener butcher mechanic judge lawyer professor writer poet photographer captain "
+    "butler maid saint angel demon alien cyborg android grandparent parent uncle aunt twin neighbor neighbour "
+    "stranger guest customer jogger climber golfer referee goalkeeper guitarist pianist drummer violinist juggler "
+    "acrobat sculptor weaver potter shopper commuter passenger conductor activist athlete aviator banshee barbarian "
+    "bartender bassist beggar bishop bodybuilder bodyguard boss bricklayer bridesmaid busker calligrapher cameraman "
+    "carver cashier cellist centaur classmate clerk cobbler colleague companion composer cop cosmonaut courier cousin "
+    "crafter crew cyclops dentist deputy diver druid duchess duke dwarf emperor employee empress explorer fencer "
+    "florist flutist giant goalie goblin godfather graduate granddaughter grandson grocer guard gymnast handler "
+    "hermit hero heroine hobbit horseman horsewoman human husband imam infant jester jockey journalist lifeguard "
+    "lumberjack mage maiden mailman manager marine mason midwife milkmaid mime miner minotaur nephew newlywed niece "
+    "official ogre opponent orc paramedic partner patient peddler pedestrian pedlar performer pharaoh pharmacist "
+    "philosopher pilgrim postman pupil puppeteer quarterback rabbi rancher ranger reaper receptionist reporter "
+    "ringmaster ronin roofer saxophonist scholar schoolboy schoolgirl seamstress secretary shepherdess sheriff shogun "
+    "sibling skater sorcerer sorceress sprinter stepmother steward stewardess stuntman sultan superhero surgeon "
+    "teammate therapist trader troll trucker trumpeter vendor vet veterinarian villain visitor volunteer warlock "
+    "welder werewolf wife wizardess woodcarver woodcutter wraith wrestler zookeeper"
 )
-AT_BODY = {"head": "on_head", "neck": "at_neck", "nose": "on_head", "foot": "in_front_of", "leg": "in_front_of", "side": "next_to", "back": "on"}
+AT_BODY = {
+    "head": "on_head",
+    "neck": "at_neck",
+    "nose": "on_head",
+    "foot": "in_front_of",
+    "leg": "in_front_of",
+    "side": "next_to",
+    "back": "on",
+}
 """Where something at a part of a body is; else it reaches over the edge, as what is held."""
 BODY = _words(
     "hair hairs eye eyes face head hand hands arm arms leg legs foot feet finger fingers nose mouth lip lips ear "
@@ -430,21 +459,24 @@ BODY = _words(
 ALSO_THINGS = _words("chest feather feathers horn skull nail nails bun trunk shell")
 """Of these, what stands alone too."""
 CLOTHES = _words(
-    "spacesuit tracksuit snowsuit trenchcoat sweatshirt sunhat nightcap headdress hat cap dress monocle jersey suit shirt t-shirt tshirt coat raincoat overcoat jacket sweater uniform costume "
-    "helmet hoodie jeans pants trousers shorts skirt scarf tie bowtie glasses sunglasses goggles crown mask gloves "
-    "glove boots boot shoes shoe socks vest apron robe cloak cape kimono armor armour bikini swimsuit blouse jumper "
-    "cardigan turtleneck belt necklace earrings bracelet headphones turban veil beanie beret bandana gown tuxedo "
-    "overalls pajamas outfit clothes clothing sandals heels sneakers stockings wetsuit backpack headband tiara hijab "
-    "fedora poncho blazer bonnet brooch clogs collar earring flippers garland harness heel hood jumpsuit leggings lei "
-    "locket mitten mittens nightgown pyjamas sandal sash shawl skates slipper slippers sneaker sock sombrero tights "
-    "toga tunic waistcoat wig"
+    "spacesuit tracksuit snowsuit trenchcoat sweatshirt sunhat nightcap headdress hat cap dress monocle jersey suit "
+    "shirt t-shirt tshirt coat raincoat overcoat jacket sweater uniform costume helmet hoodie jeans pants trousers "
+    "shorts skirt scarf tie bowtie glasses sunglasses goggles crown mask gloves glove boots boot shoes shoe socks "
+    "vest apron robe cloak cape kimono armor armour bikini swimsuit blouse jumper cardigan turtleneck belt necklace "
+    "earrings bracelet headphones turban veil beanie beret bandana gown tuxedo overalls pajamas outfit clothes "
+    "clothing sandals heels sneakers stockings wetsuit backpack headband tiara hijab fedora poncho blazer bonnet "
+    "brooch clogs collar earring flippers garland harness heel hood jumpsuit leggings lei locket mitten mittens "
+    "nightgown pyjamas sandal sash shawl skates slipper slippers sneaker sock sombrero tights toga tunic waistcoat "
+    "wig"
 )
 HEADWEAR = _words(
     "hat cap helmet crown beanie beret turban headband tiara fedora headphones veil hood bandana wig goggles"
 )
 FACEWEAR = _words("glasses sunglasses mask goggles monocle")
 NECKWEAR = _words("tie bowtie scarf necklace collar medal pendant")
-FOOTWEAR = _words("shoe shoes boot boots sandals heels sneakers socks slippers skates skis ski skate sandal heel sneaker sock slipper")
+FOOTWEAR = _words(
+    "shoe shoes boot boots sandals heels sneakers socks slippers skates skis ski skate sandal heel sneaker sock slipper"
+)
 PAIRS = FOOTWEAR | _words("glove mitten earring chopstick crutch dumbbell maraca candlestick bookend")
 """What two of stand side by side."""
 WORN_AT = {"on_head": HEADWEAR, "on_face": FACEWEAR, "at_neck": NECKWEAR, "on_feet": FOOTWEAR}
@@ -497,12 +529,16 @@ ANIMALS = _words(
     "walrus warthog wasp weasel wildebeest wolfhound wombat woodpecker worm wren wyvern"
 )
 ANIMATE = PEOPLE | ANIMALS
-AMBIENT = _words("sunlight moonlight daylight candlelight sunshine starlight lamplight storm thunderstorm blizzard sky horizon")
+AMBIENT = _words(
+    "sunlight moonlight daylight candlelight sunshine starlight lamplight storm thunderstorm blizzard sky horizon"
+)
 """What fills a picture or lights it."""
 FALLING = _words("light rain snow fog mist smoke dust")
 """The same, where nothing stands before it: "rain falls on a street"."""
 TETHERS = _words("leash lead tether chain string")
-SCENERY = _words("blossom petal leaf flower cloud star tree bubble sparkle snowflake feather firework lantern butterfly")
+SCENERY = _words(
+    "blossom petal leaf flower cloud star tree bubble sparkle snowflake feather firework lantern butterfly"
+)
 """What tags in the plural name as surroundings: "falling petals"."""
 PLACES = _words(
     "scene park street road beach forest jungle kitchen room bedroom bathroom garden yard backyard field meadow "
@@ -646,9 +682,9 @@ _SIZES = """
 1.2: manger stall coop kennel doghouse seesaw sandbox treadmill motorbike moped vespa trike quad atv jetski paddleboard
 1.2: rowboat dinghy float wheelchair gurney coffin casket sarcophagus tomb tarp workbench trellis pergola curtain
 1.2: curtains windowsill rug carpet mat tapestry blackboard armor snowmobile
-2.5: moon sun planet cloud rainbow comet meteor saturn mars jupiter
+2.5: stagecoach moon sun planet cloud rainbow comet meteor saturn mars jupiter
 2.5: car taxi van elephant giraffe rhino rhinoceros hippo hippopotamus tree jeep boat carriage canoe fountain
-2.5: streetlight lamppost wagon sailboat stagecoach gazebo shed dinosaur parasol staircase treehouse caravan tractor wall igloo
+2.5: streetlight lamppost wagon sailboat gazebo shed dinosaur parasol staircase treehouse caravan tractor wall igloo
 2.5: teepee chimney ladder slide limousine hearse ambulance rickshaw cart sleigh tank chariot hut kiosk pavilion arch
 2.5: archway billboard flagpole totem crane mammoth walkway reef minivan pickup trailer tepee yurt greenhouse suv sedan
 2.5: coupe convertible hatchback roadster limo cab minibus campervan camper rv motorhome speedboat motorboat lifeboat
@@ -716,6 +752,10 @@ def size_of(noun: str, attributes: frozenset[str]) -> float:
 
 
 ANIMATES = ANIMATE | {form for noun in ANIMATE for form in plurals(noun)} | {"people", "men", "women", "children"}
-NOUNS = frozenset(SIZES) | {"light"} | PEOPLE | ANIMALS | PLACES | CLOTHES | HANDHELD | SURFACES | CONTAINERS | SEATS | BODY
-NOUNS |= {form for noun in NOUNS for form in plurals(noun)} | {form for form, noun in IRREGULAR.items() if noun in NOUNS}
+NOUNS = (
+    frozenset(SIZES) | {"light"} | PEOPLE | ANIMALS | PLACES | CLOTHES | HANDHELD | SURFACES | CONTAINERS | SEATS | BODY
+)
+NOUNS |= {form for noun in NOUNS for form in plurals(noun)} | {
+    form for form, noun in IRREGULAR.items() if noun in NOUNS
+}
 """Words that name what can be seen, in either number."""
