@@ -603,6 +603,8 @@ def test_hat_is_on_the_head():
         ("two pairs of skis leaning against a cabin", ["a ski"] * 4 + ["a cabin"]),
         ("neither cats nor dogs, just a rabbit", ["a rabbit"]),
         ("Rain falls on a bench", ["a bench"]),
+        ("a boy wearing a red cap backwards", ["a boy", "a red cap"]),
+        ("photo of two wolves in the snow, f2.8", ["a wolf"] * 2),
     ],
 )
 def test_words_are_what_they_can_be(prompt, expected):
@@ -647,6 +649,14 @@ def test_comparisons_of_numbers(prompt, numbers):
         ),
         ("a bowl in which there is an egg", lambda f: inside(f["an egg"], f["a bowl"])),
         ("a dog whose collar is blue lies next to a bed", lambda f: inside(f["collar"], f["a dog"])),
+        (
+            "there is a birdcage hanging by the window with a canary in it",
+            lambda f: inside(f["a canary"], f["a birdcage"]),
+        ),
+        (
+            "A penguin holds a fish. A seal stands behind it.",
+            lambda f: in_front(f["A penguin"], f["A seal"]),
+        ),
         # places of something named before
         ("a house with a bird on top", lambda f: on(f["a bird"], f["a house"])),
         ("a house with a car in front", lambda f: in_front(f["a car"], f["a house"])),
@@ -665,6 +675,11 @@ def test_comparisons_of_numbers(prompt, numbers):
             lambda f: on(f["a watch"], f["a table"]) and on(f["a ring"], f["a table"]),
         ),
         ("a cat and a dog sitting on a sofa", lambda f: on(f["a cat"], f["a sofa"]) and on(f["a dog"], f["a sofa"])),
+        (
+            "a dancer in a dress and a man in a suit on a stage",
+            lambda f: on(f["a dancer"], f["a stage"]) and on(f["a man"], f["a stage"]),
+        ),
+        ("a chef holding a pan in one hand and an egg in the other", lambda f: overlap(f["an egg"], f["a chef"])),
         # what verbs and prepositions say
         ("a man and a woman across a table", lambda f: between(f["a table"], f["a man"], f["a woman"])),
         ("a man sits across the table from a woman", lambda f: between(f["the table"], f["a man"], f["a woman"])),

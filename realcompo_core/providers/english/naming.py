@@ -346,6 +346,7 @@ class Naming(Nouns):
         token = self.units[i].token
         governor = self.units[token.head]
         relation = (v.PREPOSITIONS.get(governor.word) or ("",))[0] if not governor.kind else governor.kind
+        held = {each.groups[0] for each in self.scene.relations if each.name == "held"}
         on_something = {each.groups[0] for each in self.scene.relations if each.name in ("on", "inside", "held")}
         if relation == "inside":
             holding = [group for group in things if group.noun in v.CONTAINERS]
@@ -356,7 +357,7 @@ class Naming(Nouns):
         elif relation == "under":
             holding = [group for group in things if group not in on_something and group.noun not in v.ANIMATE]
         else:
-            holding = [group for group in things if group.noun in v.ANIMALS]
+            holding = [group for group in things if group.noun in v.ANIMALS and group not in held]
         if holding or relation in ("inside", "on", "under"):
             return holding[-1:] or things[-1:]
         things = [group for group in things if group.noun not in v.PLACES] or things
@@ -417,6 +418,8 @@ class Naming(Nouns):
         children = [(j, self.units[j].token.label) for j in self.children[verb]]
         labels = [label for _, label in children]
         for j, label in children:
+            if self._tag(verb) == "VBG" and j > verb:
+                continue  # ", sitting at a desk, a tree outside"
             if label in ("nsubj", "nsubjpass") and j in self.spans:
                 if self._tag(j) in ("WP", "WDT"):
                     return self._antecedent(verb)

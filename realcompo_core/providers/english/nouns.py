@@ -371,7 +371,7 @@ class Nouns:
         after, token = self.units[end].word, self.units[end].token
         several = any((v.VAGUE.get(unit.word) or number(unit.word) or 0) > 1 for unit in self.units[start:i])
         counted = several and singular(self._word(i)) == self._word(i) and self._word(i) not in v.UNCHANGED
-        plural = counted and after.endswith("s") and after not in v.FUNCTION_WORDS
+        plural = counted and after.endswith("s") and after not in v.FUNCTION_WORDS | v.ADVERBS
         ends = end + 1 == len(self.units) or self.units[end + 1].relates or self._word(end + 1) in v.JOINTS | {",", "."}
         odd = token.tag in ("RB", "FW", "UH", "XX", "JJ") or (token.tag == "VB" and ends)
         acts = any(self.units[j].token.label.startswith("nsubj") for j in self.children[end])

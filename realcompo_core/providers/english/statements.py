@@ -45,6 +45,16 @@ class Sentence(Naming):
                 self._with(i)
             elif unit.word == "whose" and i - 1 in self.ends and i + 1 in self.starts:
                 self._relate_accompanying(self.groups[self.ends[i - 1]], self.groups[self.starts[i + 1]], i)
+        for i in self.mentions:
+            if self.is_alone(i) and self.groups[i] and self.groups[i][0].noun in v.CLOTHES:
+                self._dress(i)
+
+    def _dress(self, i: int) -> None:
+        """ "a girl with pink hair, school uniform, …"."""
+        thing = self.groups[i][0]
+        wearer = self.story.last(v.PEOPLE, without=[thing])
+        if wearer and not any(thing in relation.groups for relation in self.scene.relations):
+            self._wear([wearer], [thing], self.text(*self.spans[i]))
 
     # Prepositions.
 
@@ -70,7 +80,7 @@ class Sentence(Naming):
             return
         governor, text = self.units[unit.token.head], self._quote(i)
         if governor.token.tag == "VBN" and unit.word == "by" and governor.word in v.VERBS:
-            self._do(v.VERBS[governor.word], others, self.governor(unit.token.head, i), text)  # "ridden by a girl"
+            self._do(governor.word, others, self.governor(unit.token.head, i), text)  # "ridden by a girl"
             return
         passive = self._passive(i) if unit.word == "by" and others[0].noun in v.ANIMATE else None
         about = self.about(i) if passive is None else self.governor(passive, i)
@@ -78,7 +88,7 @@ class Sentence(Naming):
         subjects = subjects or [group for group in self.after(i) if group not in others]
         if not subjects or self._acts_nothing(i):
             return
-        subjects = self._placed(i, name, subjects, others)
+        subjects = self._placed(i, name, [*self._joined_wearers(i, subjects), *subjects], others)
         if name == "on" and others[0].noun in v.TETHERS:
             name = "next_to"
         if name == "inside" and unit.kind and others[0].noun in v.SURFACES - v.CONTAINERS:
@@ -209,6 +219,18 @@ class Sentence(Naming):
             return objects  # the rider is where the horse is
         return actors if does in ("hold", "wear") and others[0].noun not in v.CLOTHES else subjects
 
+    def _joined_wearers(self, i: int, subjects: list[Group]) -> list[Group]:
+        """The man of "a man in a suit and a woman in a dress on a stage"."""
+        worn = self.groups.get(self.ends.get(i - 1, -1), [])
+        if not worn or worn[-1].noun not in v.CLOTHES:
+            return []
+        found: list[Group] = []
+        noun = next((j for j in self.mentions if self.groups[j] and self.groups[j] == subjects[-1:]), None)
+        while noun is not None and self.units[noun].token.label == "conj" and self.units[noun].token.head in self.spans:
+            noun = self.units[noun].token.head
+            found += [group for group in self.groups[noun] if group.noun in v.ANIMATE and group not in subjects]
+        return found
+
     def _verb_of(self, noun: int | None) -> int | None:
         """The verb whose object the noun is."""
         if noun is None:
@@ -312,9 +334,9 @@ class Sentence(Naming):
         else:
             given = [j for j in objects[1:] if self.units[j].token.label == "dobj"]
             if self.units[objects[0]].token.label == "dative" and given:  # "hands him a wrench"
-                self._do("next_to", subjects, others, self._quote(i))
+                self._do("", subjects, others, self._quote(i))
                 others = self.conjuncts(given[0], left=False)
-            self._do(v.VERBS.get(unit.word, "next_to"), subjects, others, self._quote(i))
+            self._do(unit.word, subjects, others, self._quote(i))
 
     def _have(self, owner: Group, others: list[Group], text: str) -> None:
         for other in others:
@@ -323,11 +345,12 @@ class Sentence(Naming):
             elif owner.noun in v.PEOPLE and other.noun in v.HANDHELD:
                 self._add("held", (other, owner), text)
 
-    def _do(self, name: str, subjects: list[Group], others: list[Group], text: str) -> None:
-        """Relates what a verb's subjects do to its objects; `name` as in `vocabulary.VERBS`."""
+    def _do(self, verb: str, subjects: list[Group], others: list[Group], text: str) -> None:
+        """Relates what a verb's subjects do to its objects."""
+        name = v.VERBS.get(verb, "next_to")
         if name == "wear":
             self._wear(subjects, others, text)
-        elif name == "hold" and subjects[-1].noun in v.CONTAINERS | v.SURFACES:
+        elif name == "hold" and subjects[-1].noun in v.CONTAINERS | v.SURFACES and verb in v.HOLD:
             holds = "inside" if subjects[-1].noun in v.CONTAINERS else "on"
             for other in others:
                 self._add(holds, (other, subjects[-1]), text)

@@ -119,7 +119,8 @@ CONNECTORS = [
         "in_hand",
         False,
         "here",
-        "(?:in|on) (?:his|her|its|their|one|the)(?: left| right| other)? (?:hands?|arms?|mouth|lap|paws?|beak)(?! of)",
+        "(?:in|on) (?:his|her|its|their|one|the)(?: left| right| other)? (?:hands?|arms?|mouth|lap|paws?|beak)(?! of)"
+        "|in (?:his|her|its|the) other(?= [,.;]|$)",
     ),
     Connector(
         "left_of",
@@ -320,6 +321,7 @@ _FORMS = {
 }
 VERBS = {form: name for name, forms in _FORMS.items() for form in forms.split()}
 """What a verb says of its subject and its object; other verbs put them next to each other."""
+HOLD = _words("hold holds holding held")
 HAVE = _words("have has having had own owns owning feature features featuring featured get gets got")
 SHOW = _words("show shows showing depict depicts depicting display portray portrays portraying see sees seen contain")
 
@@ -397,7 +399,7 @@ ADVERBS = _words(
     "apart overhead underneath above below behind beyond everywhere somewhere upright upside sideways forward "
     "backward home indoors outdoors upstairs downstairs again once twice already still now today tonight yet even "
     "only almost half open closed shut full empty alive ready afraid in out on off over through along across by "
-    "near like next past far"
+    "near like next past far high low backwards forwards"
 )
 FEMALE = _words(
     "woman girl lady mother mom grandmother grandma sister daughter queen princess witch actress waitress bride aunt "
@@ -497,11 +499,11 @@ SURFACES = _words(
     "placemat podium railing rock saucer sill stool stump tablecloth workbench"
 )
 CONTAINERS = _words(
-    "bowl basket box vase cup glass mug bottle jar bucket bag cage tank aquarium pot pan crate drawer fridge "
-    "refrigerator nest suitcase backpack wallet pond pool bathtub sink barn jacuzzi barrel can cart carton casket "
-    "cauldron chest closet coffin cradle crib envelope fishbowl flowerpot goblet hamper jug kennel kettle locker pail "
-    "pitcher planter pouch purse sack shoebox stroller teapot terrarium tin toolbox trough trunk tub wagon "
-    "wheelbarrow"
+    "birdcage doghouse birdhouse dollhouse mailbox trashcan dumpster fishtank bowl basket box vase cup glass mug "
+    "bottle jar bucket bag cage tank aquarium pot pan crate drawer fridge refrigerator nest suitcase backpack wallet "
+    "pond pool bathtub sink barn jacuzzi barrel can cart carton casket cauldron chest closet coffin cradle crib "
+    "envelope fishbowl flowerpot goblet hamper jug kennel kettle locker pail pitcher planter pouch purse sack shoebox "
+    "stroller teapot terrarium tin toolbox trough trunk tub wagon wheelbarrow"
 )
 SEATS = _words("bench sofa couch bed chair seat swing horse bike bicycle motorcycle blanket hammock stool sled throne")
 ARTWORKS = _words("painting drawing sketch print poster wallpaper cover illustration logo icon sticker art artwork")
@@ -557,14 +559,14 @@ PLACES = _words(
 )
 STYLE = _words(
     "quality masterpiece lighting detailed cinematic photorealistic realistic hyperrealistic realism style styles "
-    "render rendering resolution hd uhd hdr 4k 8k 16k bokeh artstation deviantart pixiv photography photograph "
-    "photo photos focus aesthetic minimalist watercolor watercolour trending film grain lens exposure composition "
-    "vibrant leica hasselblad zeiss unreal octane engine raytracing shading anime manga lineart artwork "
-    "illustration wallpaper intricate details detail depth dof 35mm 50mm 85mm canon nikon kodak fujifilm polaroid "
-    "iso raw masterful award winning atmosphere mood atmospheric moody colors colours palette tones tone contrast "
-    "gradient texture textures digital comic cartoon pixel pixar disney ghibli 3d 2d vector isometric lowpoly "
-    "surreal fantasy vaporwave cyberpunk steampunk synthwave retro noir closeup close-up macro angle shot view "
-    "perspective framing pov nsfw sfw absurdres highres lowres worst best solo ambience effect effects vfx blur design "
+    "render rendering resolution hd uhd hdr 4k 8k 16k bokeh artstation deviantart pixiv photography photograph photo "
+    "photos focus aesthetic minimalist watercolor watercolour trending film grain lens exposure composition vibrant "
+    "leica hasselblad zeiss unreal octane engine raytracing shading anime manga lineart artwork illustration "
+    "wallpaper intricate details detail depth dof 35mm 50mm 85mm canon nikon kodak fujifilm polaroid iso raw "
+    "masterful award winning atmosphere mood atmospheric moody colors colours palette tones tone contrast gradient "
+    "texture textures digital comic cartoon pixel pixar disney ghibli 3d 2d vector isometric lowpoly surreal fantasy "
+    "vaporwave cyberpunk steampunk synthwave retro noir closeup close-up macro angle shot view perspective framing "
+    "pov nsfw sfw absurdres highres lowres worst best solo ambience effect effects vfx blur design shadow shadows "
     "blurry rays volumetric subsurface scattering reflections reflection professional stunning gorgeous"
 )
 ABSTRACT = _words(
@@ -615,7 +617,7 @@ _SIZES = """
 0.08: smartphone pager controller shotglass ornament bauble
 0.15: bird parrot owl pigeon dove crow raven sparrow duckling squirrel rat phone book bowl knife ball shoe glove candle
 0.15: bottle glass banana sandwich burger hamburger hat cap crown pineapple carrot shrimp goldfish remote camera teapot
-0.15: kettle jar can croissant taco chick hedgehog notebook purse leaf pen pencil brush wrench toad starfish hammer
+0.15: wineglass kettle jar can croissant taco chick hedgehog notebook purse leaf pen pencil brush wrench toad starfish hammer
 0.15: shoebox gun pistol dagger fan torch flashlight mask monocle tie bowtie fedora tiara cockatoo parakeet ferret
 0.15: mongoose jellyfish squid seashell coral jug pitcher beaker vial candlestick figurine alarm calculator bible diary
 0.15: hairbrush binoculars microphone trumpet flute bun loaf cheese steak melon coconut papaya cabbage lettuce corn
@@ -649,7 +651,7 @@ _SIZES = """
 0.3: flag boomerang bow quiver arrow crossbow racket paddle club dumbbell kettlebell trampoline drone vacuum broom mop
 0.3: dustpan shovel spade rake pitchfork hoe pickaxe chainsaw sledgehammer hose sprinkler mandolin lute lyre fiddle
 0.3: viola tuba bagpipes bongo bongos cymbal cymbals snare xylophone blanket quilt nest beehive birdfeeder skate skates
-0.3: ski slippers rollerblade rollerskate wineglass lock suit crutch crutches dough tub
+0.3: ski slippers rollerblade rollerskate lock suit crutch crutches dough tub
 0.6: dog chair suitcase television tv monitor computer guitar umbrella goat lamb hydrant stool nightstand easel crate
 0.6: sheep pig kite surfboard cello sink toilet barrel cactus bush baby child toddler kid peacock flamingo harp husky
 0.6: labrador retriever dalmatian poodle bulldog alpaca signpost mailbox chest wheel shield sword katana wolf tricycle
