@@ -89,35 +89,42 @@ class Sentence(Naming):
         if not subjects or self._acts_nothing(i):
             return
         subjects = self._placed(i, name, [*self._joined_wearers(i, subjects), *subjects], others)
+        self.last_subjects = subjects
+        self._relate(i, *self._meant(i, name, flipped, subjects, others), subjects, others, text)
+
+    def _meant(self, i: int, name: str, flipped: bool, subjects: list[Group], others: list[Group]) -> tuple[str, bool]:
+        """The relation that the preposition i states between these things, where it is not the usual one."""
+        unit, verb = self.units[i], self._word(self.units[i].token.head)
         if name == "on" and others[0].noun in v.TETHERS:
-            name = "next_to"
+            return "next_to", False
+        if name == "on" and verb in v.USING and subjects[-1].noun in v.PEOPLE:
+            return ("hold", True) if _is_handy(others[0]) else ("next_to", False)
         if name == "inside" and unit.kind and others[0].noun in v.SURFACES - v.CONTAINERS:
-            name = "on"  # "in the center of the table"
-        if name == "on" and governor.word in v.USING and subjects[-1].noun in v.PEOPLE:
-            name = "held" if _is_handy(others[0]) else "next_to"
-            self._add(name, (others[0], subjects[-1]), text)
-            return
-        if unit.word == "around" and sum(group.count for group in subjects) < 3:
-            name = "next_to"
+            return "on", False  # "in the center of the table"
+        if unit.word == "around":
+            return ("surrounded_by", True) if sum(group.count for group in subjects) > 2 else ("next_to", False)
+        if unit.word == "through" and subjects[-1].noun in v.PEOPLE and _is_handy(others[0]):
+            return "hold", True  # "looks through a telescope"
+        if unit.word == "from" and verb in v.HANGING:
+            return "under", False
         at_bottom = name == "above" and flipped and self.text(i, i + 1).lower().startswith(("at ", "in "))
         if at_bottom and all(map(_fits_into, subjects, others)):
-            name, flipped = "inside", False  # "a spoon at the bottom of a sink"
-        self.last_subjects = subjects
-        if unit.word == "in" and not flipped and all(group.noun in v.CLOTHES for group in others):
+            return "inside", False  # "a spoon at the bottom of a sink"
+        return name, flipped
+
+    def _relate(self, i: int, name: str, flipped: bool, subjects: list[Group], others: list[Group], text: str) -> None:
+        """States what the preposition i says, or that the one wears or faces the other."""
+        word = self._word(i)
+        if name == "hold":
+            self._add("held", (others[0], subjects[-1]), text)
+        elif word == "in" and not flipped and all(group.noun in v.CLOTHES for group in others):
             self._wear(subjects[-1:], others, text)
-        elif unit.word == "on" and all(group.noun in v.CLOTHES for group in subjects) and others[0].noun in v.PEOPLE:
+        elif word == "on" and all(group.noun in v.CLOTHES for group in subjects) and others[0].noun in v.PEOPLE:
             self._wear(others[:1], subjects, text)
         elif name == "flanking":
-            sides = [group for group in subjects if group not in others][-2:]
-            two = len(sides) == 2 or sides[0].count > 1
-            self._add("between" if two else "next_to", (others[0], *sides), text)
-        elif unit.word == "around" and sum(group.count for group in subjects) > 2:
-            self._state("surrounded_by", True, subjects, others, text)
-        elif unit.word == "through" and subjects[-1].noun in v.PEOPLE and _is_handy(others[0]):
-            self._add("held", (others[0], subjects[-1]), text)  # "looks through a telescope"
-        elif self.units[unit.token.head].word in v.HANGING and unit.word == "from":
-            self._state("under", False, subjects, others, text)
-        elif unit.word == "across" and (opposite := self._opposite_side(i)):
+            sides = subjects[-2:]
+            self._add("between" if sum(side.count for side in sides) > 1 else "next_to", (others[0], *sides), text)
+        elif word == "across" and (opposite := self._opposite_side(i)):
             self._add("between", (others[0], subjects[-1], opposite), text)
         elif self._faces_across(i, subjects := self._join_partner(subjects, others), others):
             self._add("between", (others[0], *subjects[-2:]), text)
@@ -228,8 +235,9 @@ class Sentence(Naming):
         noun = next((j for j in self.mentions if self.groups[j] and self.groups[j] == subjects[-1:]), None)
         while noun is not None and self.units[noun].token.label == "conj" and self.units[noun].token.head in self.spans:
             noun = self.units[noun].token.head
-            found += [group for group in self.groups[noun] if group.noun in v.ANIMATE and group not in subjects]
-        return found
+            wearers = [each.groups[1] for each in self.scene.relations if each.groups[0] in self.groups[noun]]
+            found += [group for group in [*self.groups[noun], *wearers] if group.noun in v.ANIMATE]
+        return [group for group in dict.fromkeys(found) if group not in subjects]
 
     def _verb_of(self, noun: int | None) -> int | None:
         """The verb whose object the noun is."""

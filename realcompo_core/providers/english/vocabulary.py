@@ -617,8 +617,9 @@ _SIZES = """
 0.08: smartphone pager controller shotglass ornament bauble
 0.15: bird parrot owl pigeon dove crow raven sparrow duckling squirrel rat phone book bowl knife ball shoe glove candle
 0.15: bottle glass banana sandwich burger hamburger hat cap crown pineapple carrot shrimp goldfish remote camera teapot
-0.15: wineglass kettle jar can croissant taco chick hedgehog notebook purse leaf pen pencil brush wrench toad starfish hammer
-0.15: shoebox gun pistol dagger fan torch flashlight mask monocle tie bowtie fedora tiara cockatoo parakeet ferret
+0.15: kettle jar can croissant taco chick hedgehog notebook purse leaf pen pencil brush wrench toad starfish hammer
+0.15: wineglass shoebox gun pistol dagger fan torch flashlight mask monocle tie bowtie fedora tiara cockatoo parakeet
+0.15: ferret
 0.15: mongoose jellyfish squid seashell coral jug pitcher beaker vial candlestick figurine alarm calculator bible diary
 0.15: hairbrush binoculars microphone trumpet flute bun loaf cheese steak melon coconut papaya cabbage lettuce corn
 0.15: pepper eggplant woodpecker magpie jay starling kingfisher cockatiel lovebird puffin gull tern quail partridge
