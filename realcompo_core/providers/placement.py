@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import LayoutError
 from ..layout import Box
 from .english.scene import Group, GroupRelation, SceneGraph
+from .english.vocabulary import PAIRS
 
 # In units of the object size:
 MARGIN = 0.12  # to the picture's border
@@ -28,6 +29,7 @@ WIDE_GAP = 0.35  # between objects in a stated direction
 NARROW_GAP = 0.1  # between objects that stand together
 TOUCH = 0.08  # how far an object sinks into what it stands on
 SEEN = 0.35  # least share of what is behind something that shows above it
+FLATTEST = 0.25  # height by width of what several things stand on
 OVERLAP = 0.3  # least common extent of objects side by side
 
 SIZES = np.geomspace(0.5, 0.01, 64)  # of objects
@@ -113,6 +115,7 @@ class _Block:
     index: int
     objects: list[Group]
     row: bool = False
+    gap: float = GAP  # between its objects
     least: tuple[float, float] = (1.0, 1.0)
     stretches: tuple[bool, bool] = (False, False)
 
@@ -141,7 +144,7 @@ class _Geometry:
     def _extent(self, block: _Block) -> tuple[float, float]:
         cell = self.cells[block.index]
         return tuple(
-            cell * (n * least + (n - 1) * GAP) for n, least in zip(self._grid(block), block.least, strict=True)
+            cell * (n * least + (n - 1) * block.gap) for n, least in zip(self._grid(block), block.least, strict=True)
         )
 
     # Constraints between blocks. `low` and `high` are the edges of a block.
@@ -328,7 +331,7 @@ class _Geometry:
         block = self.blocks[group]
         low, high = _edges(block)
         columns, rows = self._grid(block)
-        gap = GAP * self.cells[block.index]
+        gap = block.gap * self.cells[block.index]
         width, height = (edges[:, high] - edges[:, low] - gap * (np.array([columns, rows]) - 1)) / (columns, rows)
         boxes = []
         for i, owner in enumerate(block.objects):
@@ -418,13 +421,19 @@ def _blocks(groups: list[Group], relations: list[GroupRelation]) -> dict[Group, 
         blocks = dict.fromkeys(loose, rest)
     for group in groups:
         if group in related:
-            blocks[group] = _Block(len(set(blocks.values())), [group] * group.count)
+            blocks[group] = block = _Block(len(set(blocks.values())), [group] * group.count)
+            if group.count == 2 and group.noun in PAIRS:
+                block.row, block.gap = True, NARROW_GAP
     for relation in relations:
         if relation.name in ("on", "in_front_of"):
             for group in relation.groups:
                 blocks[group].row = True
-            least = (1.5, 1.0) if relation.name == "on" else (1.3, 1.3)
-            blocks[relation.groups[1]].hold(least, (True, False))
+            one, base = relation.groups
+            if relation.name == "on":  # no board, however many things are in a row on it
+                least = (1.5, max(1.0, FLATTEST * one.count * (1 + GAP) * one.scale / base.scale))
+            else:
+                least = (1.3, 1.3)
+            blocks[base].hold(least, (True, False))
         elif relation.name == "inside":
             blocks[relation.groups[1]].hold((1.8, 1.8), (True, True))
         elif relation.name in WORN or relation.name == "held":

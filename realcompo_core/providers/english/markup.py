@@ -11,6 +11,7 @@ _MARKUP = re.compile(
     r"|__[\w/-]+__"  # wildcards
     r"|--\w+(?:[ =][\d.:]+)?"  # --ar 16:9
     r"|::-?[\d.]+"
+    r"|\bf/?\d+(?:\.\d+)?\b"  # f/2.8
     r"|:\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?=\s*[)\]}])"  # the weight of "(red:1.2)"
 )
 _SEPARATOR = re.compile(r"\b(?:BREAK|ADDCOMM|ADDBASE|ADDROW|ADDCOL|AND)\b|[|\n]|[，、]")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from ...text.words import DETERMINERS, singular
 from . import vocabulary as v
 from .nouns import BOORU, Nouns, Unit
 from .numerals import number, number_in
-from .scene import Group, SceneGraph
+from .scene import Group, GroupRelation, SceneGraph
 
 OBJECTS = {"dobj", "dative", "attr", "oprd"}
 
@@ -42,6 +43,10 @@ class Story:
         first = replace(group, count=1, exact=True)
         self.scene.groups.insert(self.scene.groups.index(group), first)
         group.count -= 1
+        for relation in list(self.scene.relations):
+            if group in relation.groups:
+                groups = tuple(first if each is group else each for each in relation.groups)
+                self.scene.relations.append(replace(relation, groups=groups))
         return first
 
     def last(self, nouns: frozenset[str], without: list[Group]) -> Group | None:
@@ -59,6 +64,7 @@ class Naming(Nouns):
         self.groups: dict[int, list[Group]] = {i: [] for i in self.mentions}
         self.counts: dict[int, tuple[int, bool]] = {}  # of nouns that a collective counts, and whether vague
         self.absent: set[int] = set()
+        self.placed: list[Group] = []  # that "on the left" or the like follows
         self.last_subjects: list[Group] = []  # of the preposition before
         self.last_between: tuple[list[Group], list[Group]] = ([], [])
         for i in self.mentions:
@@ -108,7 +114,11 @@ class Naming(Nouns):
             self.groups[i] = self._referred(i)
         elif unit.word in v.OTHERS or (unit.word in ("one", "ones") and not v.OTHERS.isdisjoint(words)):
             self.groups[i] = self._other(i)
-        elif i in self.contents and unit.word in v.COLLECTIVES.keys() | v.PART_NOUNS:
+        elif unit.word in ("one", "ones") and len(words) > 1:
+            self.groups[i] = self._one_such(i, words)
+        elif words[0] == "its" and unit.word in v.OWN_PARTS:
+            self.groups[i] = self._referred(i)
+        elif i in self.contents and (unit.word in v.COLLECTIVES.keys() | v.PART_NOUNS or unit.token.tag == "JJS"):
             if unit.word in v.COLLECTIVES:
                 self._count_content(i)
         elif not (i in self.outers and self.groups[self.outers[i]]) and self._is_object(i):
@@ -116,14 +126,25 @@ class Naming(Nouns):
                 end = self.spans[self.contents[i]][1]  # "a cup of coffee"
             group = self._group(i, start, end)
             known = self._known(i, group) if words[0] in v.DEFINITE else None
+            if end < len(self.units) and self.units[end].kind == "position":
+                self.placed.append(known or group)
             self.groups[i] = [self.story.add(known or group)]
+            if BOORU.fullmatch(unit.token.text) and all(each.noun in v.PEOPLE for each in self.story.main):
+                self.story.main = list(dict.fromkeys([*self.story.main, *self.groups[i]]))
+            for word in words[:-1]:
+                if word in v.LEFT_OR_RIGHT:  # "the left box"
+                    self.scene.relations.append(GroupRelation(v.LEFT_OR_RIGHT[word], (known or group,), group.text))
             if words[0] == "one" and known is None:
                 self.story.one = group
 
     def _known(self, i: int, group: Group) -> Group | None:
         """ "the cat": the cat named before, if it is not the other side of the same relation."""
         opposite = self._opposite(i)
+        end = self.spans[i][1]
+        is_placed = end < len(self.units) and self.units[end].kind == "position"
         for known in reversed(self.scene.groups):
+            if is_placed and known in self.placed:
+                continue  # "the bottle on the left … the bottle on the right"
             if known.noun == group.noun and known.attributes >= group.attributes and known not in opposite:
                 return known
         return None
@@ -131,13 +152,18 @@ class Naming(Nouns):
     def _count_content(self, i: int) -> None:
         """ "a herd of five zebras" is five, "a herd of zebras" is some, "a pair of scissors" is one."""
         content, words = self.contents[i], self.words(i)
+        counted = [j for j in self.run(content) if j >= content]
         if self.units[content].word in v.PAIRED and self.units[i].word == "pair":
             self.spans[content] = (self.spans[i][0], self.spans[content][1])
+        elif len(counted) > 1 and not v.SAME.isdisjoint(words):
+            for other in counted:  # "an equal number of forks and knives"
+                self.counts[other] = (v.COLLECTIVES[self.units[i].word], False)
         elif self.units[i].word == "number" and self.scene.groups and not v.SAME.isdisjoint(words):
             self.counts[content] = (self.scene.groups[-1].count, False)
         elif number_in(self.words(content)[:-1]) is None:
-            times = number_in(words[:-1]) or 1
-            self.counts[content] = (times * v.COLLECTIVES[self.units[i].word], self.units[i].word not in v.NUMBERS)
+            times, word = number_in(words[:-1]), self.units[i].word
+            each = v.COLLECTIVES[word] if times is None else v.COLLECTIVES.get(singular(word), v.COLLECTIVES[word])
+            self.counts[content] = ((times or 1) * each, word not in v.NUMBERS)
 
     def _group(self, i: int, start: int, end: int) -> Group:
         words, head, text = self.words(i), self.units[i], self.text(start, end)
@@ -154,8 +180,6 @@ class Naming(Nouns):
             stated, vague = self.counts[i]
         if words[0] in v.COMPARATIVES and self.scene.groups:  # "two cows and fewer sheep"
             stated, vague = max(self.scene.groups[-1].count + (1 if words[0] == "more" else -1), 1), False
-        if "many" in words and self._word(start - 1) == "as" and self.scene.groups:  # "and as many daisies"
-            stated, vague = self.scene.groups[-1].count, False
         if vague and not plural and noun not in v.UNCHANGED:  # "some water"
             stated = None
         count = stated if stated is not None else v.BARE_PLURAL if plural else 1
@@ -173,6 +197,7 @@ class Naming(Nouns):
             units = units[1:]
         rest = [self.text(i + 1, end)] if end > i + 1 else []
         phrase = " ".join([*(unit.token.text for unit in units if not unit.counts), noun, *rest]).replace(" - ", "-")
+        phrase = re.sub(r" ('s?)(?= )", r"\1", phrase)
         return f"{'an' if phrase[0].lower() in 'aeiou' else 'a'} {phrase}"
 
     # Objects and other nouns.
@@ -183,12 +208,16 @@ class Naming(Nouns):
         if BOORU.fullmatch(unit.token.text):
             return True
         forms = {unit.word, singular(unit.word)}
-        if self._is_comparison(i, forms) or not forms.isdisjoint(v.BODY | v.ABSTRACT):
+        if self._is_comparison(i, forms) or not forms.isdisjoint(v.ABSTRACT):
             return False
-        if not forms.isdisjoint(v.STYLE):
-            self._set_background(i)
+        if unit.token.label == "dobj" and self._word(unit.token.head).startswith("play") and unit.word in v.GAMES:
+            return False
+        if not forms.isdisjoint(v.BODY) and (forms.isdisjoint(v.ALSO_THINGS) or self._belongs(i)):
             return False
         determined = words[0] in DETERMINERS or number_in(words[:-1]) is not None
+        if not forms.isdisjoint(v.STYLE | v.AMBIENT) or (len(words) == 1 and unit.word in v.FALLING):
+            self._set_background(i)
+            return False
         if not determined and (self._is_style(i, words, forms) or (self.is_tag and self._is_scenery(i, forms))):
             self._set_background(i)
             return False
@@ -198,6 +227,13 @@ class Naming(Nouns):
             self._set_background(i)
             return False
         return True
+
+    def _belongs(self, i: int) -> bool:
+        """ "her chest", "a bird with a red feather", but not "a chest full of gold"."""
+        above = self._word(self.units[i].token.head)
+        if i in self.contents:
+            return True
+        return self._word(self.spans[i][0]) not in ("a", "an", "the", "two") or above in {"with", *v.HAVE}
 
     def _set_background(self, i: int) -> None:
         self.scene.background.append(self.text(*self.spans[i]))
@@ -221,6 +257,8 @@ class Naming(Nouns):
         """Tags without an article: settings, clothes of who was named, and things that no size is known of."""
         if not forms.isdisjoint(v.PLACES | {"light"}):
             return True
+        if self.story.main and self.units[i].word not in v.SCENERY and not forms.isdisjoint(v.SCENERY):
+            return True
         whole = self.spans[i] == (0, len(self.units))
         worn = not v.CLOTHES.isdisjoint(forms)
         return bool(self.story.main) and (worn or (whole and v.SIZES.keys().isdisjoint(forms)))
@@ -229,6 +267,8 @@ class Naming(Nouns):
         """ "in a park", "a park with …" and "at night", but not "a park bench" nor "a river next to a park"."""
         token = self.units[i].token
         governor = self.units[token.head]
+        if governor.kind == "on" and governor.flipped:
+            return True  # "covered in snow"
         if token.label == "pobj" and (governor.word in v.SETTING_PREPOSITIONS or governor.kind == "inside"):
             return governor.kind in ("", "inside")
         if token.label == "conj" and token.head in self.spans and not self.groups[token.head]:
@@ -243,21 +283,89 @@ class Naming(Nouns):
     def _referred(self, i: int) -> list[Group]:
         """Whom a pronoun means: of the last groups that are not the other side of its relation, one that fits."""
         word, opposite = self.units[i].word, self._opposite(i)
+        if not set(self.scene.groups) - set(opposite):
+            opposite = opposite[-1:]  # "a pier and a boat to the right of it"
         known = [group for group in self.scene.groups if group not in opposite]
         several = [group for group in known if group.count > 1]
         if not known or (word == "one" and not several):
             return []
         if word == "one":
-            if self._word(i + 1) == "of":
+            if self._word(i + 1) == "of" and self._is_described(i + 3):
+                self.story.one = several[-1]
                 return several[-1:]  # "one of them is red" says nothing about places
-            self.story.one = self.story.split(several[-1])
+            self.story.one = self._split(several[-1])
             return [self.story.one]
         if word in v.PLURAL_PRONOUNS:
-            return several[-1:] or known[-2:]
-        fitting = v.ANIMALS if word in ("it", "itself") else v.PEOPLE
-        things = [group for group in known if group.noun not in v.PEOPLE] if fitting is v.ANIMALS else known
-        animate = [group for group in things if group.noun in v.ANIMATE]
-        return [group for group in things if group.noun in fitting][-1:] or animate[-1:] or things[-1:] or known[-1:]
+            return self._referred_several(known)
+        if word in ("it", "its", "itself"):
+            return self._referred_thing(i, [group for group in known if group.noun not in v.PEOPLE]) or known[-1:]
+        excluded = v.FEMALE if word in v.HE else v.MALE if word in v.SHE else frozenset()
+        fitting = [group for group in known if group.noun not in excluded]
+        people = [group for group in fitting if group.noun in v.PEOPLE]
+        animate = [group for group in fitting if group.noun in v.ANIMATE]
+        gendered = [group for group in people if group.noun in v.FEMALE | v.MALE]
+        return gendered[-1:] or people[-1:] or animate[-1:] or fitting[-1:] or known[-1:]
+
+    def _split(self, group: Group) -> Group:
+        """One of the group as its own; what this sentence says of all of them holds for both."""
+        first = self.story.split(group)
+        for groups in self.groups.values():
+            if group in groups:
+                groups.insert(groups.index(group), first)
+        return first
+
+    def _one_such(self, i: int, words: list[str]) -> list[Group]:
+        """ "the red one": what was named red before; "a red one": another of the last kind."""
+        attributes = frozenset(word for word in words[:-1] if word not in DETERMINERS)
+        if words[0] in v.DEFINITE:
+            return [group for group in self.scene.groups if attributes and attributes <= group.attributes][-1:]
+        if not self.scene.groups:
+            return []
+        kind = self.scene.groups[-1]
+        count = number_in(words[:-1]) or (1 if words[-1] == "one" else v.BARE_PLURAL)
+        text = self.text(*self.spans[i])
+        phrase = f"{'an' if kind.noun[0] in 'aeiou' else 'a'} {kind.noun}"
+        return [self.story.add(replace(kind, phrase=phrase, count=count, attributes=attributes, exact=True, text=text))]
+
+    def _is_described(self, i: int) -> bool:
+        """Whether "is red" or the like stands at i."""
+        return self._word(i) in v.BE and self._tag(i + 1) not in ("VBG", "VBN", "IN", "RB")
+
+    def _referred_several(self, known: list[Group]) -> list[Group]:
+        """ "they": several of one kind, or else the last two, who live before things."""
+        animate = [group for group in known if group.noun in v.ANIMATE]
+        for groups in (animate, known):
+            if several := [group for group in groups if group.count > 1]:
+                return several[-1:]
+            if len(groups) > 1:
+                return groups[-2:]
+        return known[-1:]
+
+    def _referred_thing(self, i: int, things: list[Group]) -> list[Group]:
+        """ "it": what can be in, on or under a thing decides; else an animal, or what the last statement was about."""
+        token = self.units[i].token
+        governor = self.units[token.head]
+        relation = (v.PREPOSITIONS.get(governor.word) or ("",))[0] if not governor.kind else governor.kind
+        held = {each.groups[0] for each in self.scene.relations if each.name == "held"}
+        on_something = {each.groups[0] for each in self.scene.relations if each.name in ("on", "inside", "held")}
+        if relation == "inside":
+            holding = [group for group in things if group.noun in v.CONTAINERS]
+        elif relation == "on":
+            holding = [
+                group for group in things if group.noun in v.SURFACES | v.CONTAINERS and group not in on_something
+            ]
+        elif relation == "under":
+            holding = [group for group in things if group not in on_something and group.noun not in v.ANIMATE]
+        else:
+            holding = [group for group in things if group.noun in v.ANIMALS and group not in held]
+        if holding or relation in ("inside", "on", "under"):
+            return holding[-1:] or things[-1:]
+        things = [group for group in things if group.noun not in v.PLACES] or things
+        stated = [each.groups[0] for each in self.scene.relations if each.groups[0] in things]
+        return stated[-1:] if stated and things[-1] in self._last_sides() else things[-1:]
+
+    def _last_sides(self) -> tuple[Group, ...]:
+        return self.scene.relations[-1].groups if self.scene.relations else ()
 
     def _other(self, i: int) -> list[Group]:
         """ "the other": another of the kind that "one" was, or of the last kind; "the others": all the rest."""
@@ -266,8 +374,8 @@ class Naming(Nouns):
             return []
         rest = next((g for g in reversed(self.scene.groups) if g is not one and g.phrase == one.phrase), None)
         if rest is not None:
-            return [self.story.split(rest)] if rest.count > 1 and self.units[i].word != "others" else [rest]
-        return [self.story.split(one) if one.count > 1 else self.story.add(replace(one, count=1))]
+            return [self._split(rest)] if rest.count > 1 and self.units[i].word != "others" else [rest]
+        return [self._split(one) if one.count > 1 else self.story.add(replace(one, count=1))]
 
     def _opposite(self, i: int) -> list[Group]:
         """The groups on the other side of the relation that i is part of: "a cat next to the cat" are two."""
@@ -310,6 +418,8 @@ class Naming(Nouns):
         children = [(j, self.units[j].token.label) for j in self.children[verb]]
         labels = [label for _, label in children]
         for j, label in children:
+            if self._tag(verb) == "VBG" and j > verb:
+                continue  # ", sitting at a desk, a tree outside"
             if label in ("nsubj", "nsubjpass") and j in self.spans:
                 if self._tag(j) in ("WP", "WDT"):
                     return self._antecedent(verb)
@@ -337,6 +447,8 @@ class Naming(Nouns):
             owner = self.governor(above, verb)  # "a man with a cane sitting on a bench", "a girl in boots holding …"
             if owner and owner[0].noun in v.ANIMATE:
                 return owner
+        if found and not any(label in OBJECTS for label in (self.units[j].token.label for j in self.children[verb])):
+            return self.conjuncts(token.head, right=False)  # "a cat and a dog sitting on a sofa"
         return found or None
 
     # What a preposition is about.
@@ -367,7 +479,11 @@ class Naming(Nouns):
 
     def after(self, i: int) -> list[Group]:
         """ "next to the house, a tree": the next nouns that the preposition i does not govern."""
-        after = [j for j in self.mentions if j > i and j not in self.children[i] and self.groups[j]]
+        governed = {
+            *self.children[i],
+            self.starts.get(i + 1),
+        }  # the parser takes "it" for a subject in "next to it is …"
+        after = [j for j in self.mentions if j > i and j not in governed and self.groups[j]]
         return self.conjuncts(after[0]) if after else []
 
     def _beside(self, i: int) -> list[Group]:

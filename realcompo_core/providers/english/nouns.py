@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...text.parser import Token, tokens_of
-from ...text.parser import parse as parse_tokens
 from ...text.words import DETERMINERS, PARTICIPLES, singular
 from . import vocabulary as v
 from .numerals import number
+from .tagging import parse
 
 MODIFIERS = {"det", "amod", "compound", "nummod", "nmod", "poss", "quantmod", "predet", "advmod", "npadvmod", "punct"}
 MODIFIERS |= {"case", "neg", "preconj", "cc", "conj"}
@@ -68,7 +68,7 @@ def units_of(text: str, start: int, end: int) -> list[Unit]:
             forms.append((connector.form, tokens[i][1], tokens[after - 1][2]))
             kinds.append((connector.kind, connector.flipped))
         i = after
-    return [Unit(token, *kind) for token, kind in zip(parse_tokens(forms), kinds, strict=True)]
+    return [Unit(token, *kind) for token, kind in zip(parse(forms), kinds, strict=True)]
 
 
 class Nouns:
@@ -118,6 +118,8 @@ class Nouns:
         outer = self.outer(i)
         first = last = self.order[outer]
         while first > 0 and self._is_joint(first - 1) and not self.follows_preposition(self.mentions[first - 1]):
+            if self._begins_clause(first):
+                break
             first -= 1
         while last + 1 < len(self.mentions) and self._is_joint(last):
             last += 1
@@ -134,7 +136,15 @@ class Nouns:
         """Whether a mention that "and" joins is what the next relation is about, and the one before is its own."""
         end = self.spans[self.mentions[index]][1]
         relates = end < len(self.units) and self.units[end].relates and self._word(end) != "of"
-        return relates and any(self.follows_preposition(i) for i in self.mentions[:index])
+        if relates:
+            return any(self.follows_preposition(i) for i in self.mentions[:index])
+        return self._begins_clause(index)
+
+    def _begins_clause(self, index: int) -> bool:
+        """Whether a mention that "and" joins is a subject and the one before an object: "a chest and a knight is …"."""
+        before = self.mentions[index - 1]
+        token = self.units[before].token
+        return self._tag(self.spans[self.mentions[index]][1]) == "VBZ" and token.label == "dobj" and token.head < before
 
     def outer(self, i: int) -> int:
         """The phrase that i is part of: the group of "a group of clocks"."""
@@ -230,6 +240,10 @@ class Nouns:
 
     def _find_span(self, i: int) -> None:
         start, end = self._left_end(i), i + 1
+        doing = [k for k in range(start + 1, i) if self._is_doing(k)]
+        if doing:  # "cute penguin holding balloon"
+            self._take(i, doing[-1] + 1, end)
+            i, end = self._as_verb(doing[-1])
         if self._tag(i) == "NNS" and self._word(start) in v.SINGULAR_DETERMINERS:
             nouns = [j for j in range(start + 1, i) if self._tag(j) in ("NN", "NNP")]
             nouns = [j for j in nouns if self._word(j) not in v.ADJECTIVES and number(self._word(j)) is None]
@@ -247,6 +261,12 @@ class Nouns:
             end += 1
         if self._word(i) not in v.COLOURS or self._tag(i) == "NNS":  # "a woman in red"
             self._take(i, start, end)
+
+    def _is_doing(self, i: int) -> bool:
+        """Whether a verb in -ing stands behind the noun that does it."""
+        return (
+            self._word(i) in v.VERBS and self._word(i).endswith("ing") and self._word(i - 1) in v.NOUNS - v.ADJECTIVES
+        )
 
     def _as_verb(self, i: int) -> tuple[int, int]:
         """Makes i a verb and the noun before it the head; that noun and the end of its phrase."""
@@ -274,9 +294,14 @@ class Nouns:
             if self._word(start - 1) not in v.FUNCTION_WORDS and start - 1 not in self.taken:
                 start -= 2  # "two stop signs"
         articles = [
-            k for k in range(start + 1, i) if self._word(k) in ("a", "an", "the") and self._word(k - 1) != "half"
+            k
+            for k in range(start + 1, i)
+            if (self._word(k) in ("a", "an", "the") and self._word(k - 1) != "half")
+            or (self.units[k].counts and self._word(k - 1) in v.JOINTS and self._word(k - 2) not in v.NUMBERS)
         ]
-        start = articles[-1] if articles else start  # "the other a wrench" are two phrases
+        if self._word(start) == "whose":
+            start += 1
+        start = articles[-1] if articles else start  # "the other a wrench" and "a fence and three balls" are two
         while start < i and self._tag(start) in (",", "HYPH", "CC", ":", "``", "''", "RB"):
             start += 1
         return start
@@ -324,6 +349,13 @@ class Nouns:
             verb = self._tag(end) in ("VB", "VBP") and end not in self.taken and self._word(end) not in v.FUNCTION_WORDS
             if end > i + 1 and verb and self._word(end - 1) in v.ADJECTIVES:
                 end += 1  # "a cyan cross"
+            if (
+                end > i + 1
+                and self._word(end) == ","
+                and self._tag(end - 1) == "JJ"
+                and self._word(end - 1) not in v.NOUNS
+            ):
+                continue  # "the fiery, blazing sun"
             if end > i + 1 and self.units[end - 1].word not in (v.ADJECTIVES - v.ALSO_NOUNS) | v.OTHERS:
                 self._take(end - 1, i, end)
         for i in range(1, len(self.units)):  # "some ducks and geese", which is taken for an adjective
@@ -339,10 +371,11 @@ class Nouns:
         after, token = self.units[end].word, self.units[end].token
         several = any((v.VAGUE.get(unit.word) or number(unit.word) or 0) > 1 for unit in self.units[start:i])
         counted = several and singular(self._word(i)) == self._word(i) and self._word(i) not in v.UNCHANGED
-        plural = counted and after.endswith("s") and after not in v.FUNCTION_WORDS
+        plural = counted and after.endswith("s") and after not in v.FUNCTION_WORDS | v.ADVERBS
         ends = end + 1 == len(self.units) or self.units[end + 1].relates or self._word(end + 1) in v.JOINTS | {",", "."}
         odd = token.tag in ("RB", "FW", "UH", "XX", "JJ") or (token.tag == "VB" and ends)
-        odd = odd and token.label in v.ODD_LABELS
+        acts = any(self.units[j].token.label.startswith("nsubj") for j in self.children[end])
+        odd = odd and token.label in v.ODD_LABELS and not (acts and (after in v.VERB_BASES or after.endswith("ed")))
         odd = (
             odd and after not in v.FUNCTION_WORDS | v.ADVERBS | v.ADJECTIVES | PARTICIPLES and not after.endswith("ly")
         )

@@ -9,6 +9,7 @@ from . import vocabulary as v
 
 GROWTH = 0.3  # the power of a thing's size that it is drawn with
 SMALLEST, LARGEST = 0.45, 1.7  # scales that sizes alone give
+OF_PAIR = 0.7  # scale of one of two boots, which together take the room of one thing
 ON_HELD = 0.35  # scale of what stands on or in something that is held
 
 
@@ -74,13 +75,24 @@ class SceneGraph:
             for relation in self.relations
         ]
 
+    def _size(self, group: Group) -> float:
+        """The size of what the noun means; of "its mother" that of the animal named before."""
+        if group.text.lower().startswith("its ") and group.noun in v.PEOPLE:
+            animals = [other for other in self.groups[: self.groups.index(group)] if other.noun in v.ANIMALS]
+            if animals:
+                return v.size_of(animals[-1].noun, animals[-1].attributes)
+        return v.size_of(group.noun, group.attributes)
+
     def set_scales(self) -> None:
         """Draws things of known sizes by a root of their size, and what stands on held things small."""
-        logs = {group: math.log(v.size_of(group.noun, group.attributes)) for group in self.groups}
-        if any(group.noun in v.SIZES for group in self.groups) and len(logs) > 1:
+        logs = {group: math.log(self._size(group)) for group in self.groups}
+        if any(v.known_size(group.noun, group.attributes) for group in self.groups) and len(logs) > 1:
             middle = sum(logs.values()) / len(logs)
             for group, log in logs.items():
                 group.scale *= min(max(math.exp(GROWTH * (log - middle)), SMALLEST), LARGEST)
+        for group in self.groups:
+            if group.count == 2 and group.noun in v.PAIRS:
+                group.scale *= OF_PAIR
         held = {relation.groups[0] for relation in self.relations if relation.name == "held"}
         for relation in self.relations:
             if relation.name in ("on", "inside") and relation.groups[1] in held:
