@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,11 @@ class Schedule:
         """An evaluation between two levels counts for the lower one; one below the last step's level for the last."""
         index = min(sum(level > sigma * (1 + 1e-6) for level in self.sigmas[:-1]), self.steps - 1)
         return Moment(index, sigma, index / self.steps)
+
+    def level(self, share: float) -> float:
+        """A noise level between that of the last step before this share of the steps is done, and the next one."""
+        done = math.ceil(share * self.steps)
+        return 0.0 if done >= self.steps else self.sigmas[done] * (1 + 1e-6)
 
     def following(self, sigma: float) -> float:
         """The next lower level; 0 below the last."""
