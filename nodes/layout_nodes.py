@@ -21,7 +21,7 @@ from server import PromptServer
 
 from realcompo_core.errors import Cancelled, LayoutError, ProviderError
 from realcompo_core.layout import MIN_CONFIDENCE, Layout
-from realcompo_core.layout.drawing import draw_layout
+from realcompo_core.layout.drawing import draw_layout, readable_size
 from realcompo_core.layout.formats import (
     from_boxes_or_elements,
     from_masks,
@@ -74,11 +74,11 @@ def image_input() -> io.Input:
 
 
 def picture_of(layout: Layout, width: int, height: int, background: torch.Tensor | None = None) -> torch.Tensor:
-    """The drawn layout as IMAGE: (images, height, width, 3); one image, or one for each of `background`."""
+    """The drawn layout as IMAGE, of the readable size; one image, or one for each of `background`."""
     pictures = [None]
     if background is not None:
         pictures = [Image.fromarray(image[..., :3].mul(255).byte().cpu().numpy()) for image in background.clamp(0, 1)]
-    return image_of([draw_layout(layout, (width, height), picture) for picture in pictures])
+    return image_of([draw_layout(layout, readable_size((width, height)), picture) for picture in pictures])
 
 
 def image_of(pictures: list[Image.Image]) -> torch.Tensor:
@@ -94,6 +94,7 @@ class LLMLayout(io.ComfyNode):
             display_name="LLM Layout",
             description="Turns a sentence into a layout: which objects the picture shows, and where.",
             search_aliases=["text to layout", "layout from prompt", "bounding boxes from text", "gpt layout"],
+            is_output_node=True,  # the host shows a cached result on output nodes alone
             inputs=[
                 io.String.Input(
                     "prompt",
@@ -576,7 +577,7 @@ class LayoutPreview(io.ComfyNode):
                 io.Image.Input(
                     "background",
                     optional=True,
-                    tooltip="Pictures to draw over, in their own size.",
+                    tooltip="Pictures to draw over. Small ones are enlarged: labels would hide their boxes.",
                 ),
             ],
             outputs=[
