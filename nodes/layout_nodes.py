@@ -15,9 +15,7 @@ import comfy.utils
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
-from comfy_execution.utils import get_executing_context
 from PIL import Image
-from server import PromptServer
 
 from realcompo_core.errors import Cancelled, LayoutError, ProviderError
 from realcompo_core.layout import MIN_CONFIDENCE, Layout
@@ -47,6 +45,7 @@ from realcompo_core.providers.prompting import Chat, single_message
 from realcompo_core.providers.text import FORMATS
 from shapescenes.palette import PALETTE as SHAPESCENES
 
+from .host.messages import show_on_node
 from .schema import ADVANCED, MAX_SIDE, schema, size_inputs
 from .types import ArrayType, BoundingBoxType, LayoutType, PoseKeypointType
 
@@ -328,13 +327,6 @@ async def asked(
         raise comfy.model_management.InterruptProcessingException() from None
     finally:
         stopped.set()  # the host drops this node when another one fails
-
-
-def show_on_node(text: str) -> None:
-    """Shows `text` on the node that runs, in the graph editor."""
-    context = get_executing_context()
-    if context is not None:
-        PromptServer.instance.send_progress_text(text, context.node_id)
 
 
 class LayoutFromBoxes(io.ComfyNode):

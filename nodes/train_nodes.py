@@ -16,11 +16,11 @@ from tokencompose_core.records import Record, each_record, fingerprint
 from tokencompose_core.training import TrainSettings
 
 from .host.folders import inside
+from .host.messages import show_on_node
 from .host.trainable_model import HostModel
 from .host.trained_weights import load_lora, save_lora, with_lora
 from .host.training_records import find_problems, folder_records, image_records, report_on, scene_records, text_lines
 from .host.training_run import HostTraining, loss_map, run_settings
-from .layout_nodes import show_on_node
 from .schema import ADVANCED, schema, size_inputs
 from .types import TokenComposeDatasetType
 

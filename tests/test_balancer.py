@@ -47,6 +47,9 @@ class TinyBranch:
     def D(self, x, sigma):
         return x / (1 + sigma**2) + self.network(x, sigma, *self.queries_keys(x, sigma))
 
+    def acts_at(self, sigma):
+        return True
+
     def moved(self, x, sigma):
         return x
 
@@ -212,6 +215,9 @@ class Stub:
     def __init__(self, value=0.0, g=0.0):
         self.name, self.value, self.g = f"stub {value}", value, g
         self.denoised, self.read = [], []
+
+    def acts_at(self, sigma):
+        return True
 
     def moved(self, x, sigma):
         return x

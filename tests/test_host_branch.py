@@ -9,3 +9,7 @@ def test_branch_in_the_host(host_folder):
 
 def test_layout_guidance_in_the_host(host_folder):
     host_server.run_checks(host_folder, "guidance_checks.py")
+
+
+def test_the_hosts_own_nodes_on_a_branch(host_folder):
+    host_server.run_checks(host_folder, "composition_checks.py")

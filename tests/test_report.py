@@ -112,6 +112,9 @@ class Branch:
     def __init__(self, name):
         self.name = name
 
+    def acts_at(self, sigma):
+        return True
+
     def moved(self, x, sigma):
         return x
 

@@ -66,6 +66,9 @@ class Counted:
     def __init__(self, name, value):
         self.name, self.value, self.runs = name, value, []
 
+    def acts_at(self, sigma):
+        return True
+
     def moved(self, x, sigma):
         return x
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -12,13 +15,13 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_base import BaseModel
 from torch import Tensor, nn
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.reading import Gradient, GradientReader
 from realcompo_core.attention.source import NetworkPass, Stage
-from realcompo_core.errors import RealCompoError
 
-from .chunks import by_uuid, whole_picture
+from .chunks import PLACE, acts_at, by_uuid, whole_picture
 from .controls import chain, detached
 from .inference_tensors import UsableTensors, usable_weights
 from .joined_passes import JoinedPasses, calculate
@@ -27,10 +30,19 @@ from .sources import STAGE
 from .unet_attention import UNetAttention
 
 SKIPPED = (
-    "branch {}: another pack's wrapper did not run the model, so that no attention could be read. Take that node (a "
-    "step cache, for instance) off this branch's model"
+    "branch {}: another pack's wrapper did not run the model, and this sampler needs its unconditional estimate. Take "
+    "that node (a step cache, for instance) off this branch's model, or choose another sampler"
 )
-SEES_PASSES = {"sampler_calc_cond_batch_function", "model_function_wrapper", "multigpu_clones"}
+OF_RESULTS = {  # model options that see guided results, and no pass through the network
+    "sampler_cfg_function",
+    "sampler_pre_cfg_function",
+    "sampler_post_cfg_function",
+    "disable_cfg1_optimization",
+    "denoise_mask_function",
+}
+HOSTS_OWN = {"transformer_options", "to_load_options", "sample_sigmas"}  # options that are there in any sampling
+COMPILED = {"apply_model": ("torch.compile",)}  # wrappers by kind and key: gradients take the network as it is
+STEP_CACHES = {"calc_cond_batch": ("easycache",), "diffusion_model": ("easycache",)}  # look-aheads are no steps
 
 
 class HostBranch:
@@ -39,7 +51,8 @@ class HostBranch:
     predict: the guider's own guided prediction, (x, timestep, model_options, seed) -> D. Whatever other packs have put
     around it stays around it. objective: what is asked of the maps of `source`; None where nothing is read.
     detach_control: no gradient flows through the ControlNets of a reading. estimates: while the branch is watched, the
-    conditional and the unconditional estimate behind the newest D.
+    conditional and the unconditional estimate behind the newest D. unread: how often a map was wanted and another
+    pack's wrapper had the network skipped.
     """
 
     def __init__(
@@ -57,6 +70,7 @@ class HostBranch:
         self.model_options = model_options
         self.joined: JoinedPasses | None = None
         self.estimates: tuple[Tensor, Tensor] | None = None
+        self.unread = 0
         self._is_watched = False
         self._guider, self._predict, self._seed = guider, predict, seed
         self._source, self._objective, self._detach_control = source, objective, detach_control
@@ -65,6 +79,13 @@ class HostBranch:
         """From now on (or no longer) keep `estimates`, and run the negative conditioning also at CFG 1."""
         self._is_watched, self.estimates = wanted, None
 
+    def acts_at(self, sigma: float) -> bool:
+        return any(acts_at(entry, sigma) for entry in self._guider.conds["positive"])
+
+    def can_be_read_at(self, sigma: float) -> bool:
+        """Whether a positive conditioning of the whole picture acts at this noise level."""
+        return whole_picture(self._guider.conds["positive"], sigma) is not None
+
     def moved(self, x: Tensor, sigma: float) -> Tensor:
         return x
 
@@ -72,14 +93,19 @@ class HostBranch:
         options = self._options()
         if self.joined is not None:
             options["sampler_calc_cond_batch_function"] = self._calculate
-        return self._predict(x, _timestep(x, sigma), options, self._seed)
+        return self._predicted(x, sigma, options)
 
-    def gradient(self, x: Tensor, sigma: float, objective: Objective | None = None) -> Gradient:
+    def gradient(self, x: Tensor, sigma: float, objective: Objective | None = None) -> Gradient | None:
+        if not self.can_be_read_at(sigma):
+            return None
+        self._make_current()
         return self._read(x, sigma, "lookahead", objective or self._objective)[1]
 
-    def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
+    def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient | None]:
         """The guided prediction, its conditional pass taken with gradient up to the last map that is read."""
-        found: list[Gradient] = []
+        if not self.can_be_read_at(sigma):
+            return self._predicted(x, sigma, self._options()), None
+        found: list[Gradient | None] = []
 
         def calculate(args: dict) -> list[Tensor]:
             positive, negative = args["conds"]
@@ -91,10 +117,10 @@ class HostBranch:
             return [conditional, self._calculate(rest)[1]]
 
         options = {**self._options(), "sampler_calc_cond_batch_function": calculate}
-        denoised = self._predict(x, _timestep(x, sigma), options, self._seed)
-        if not found:
-            raise RealCompoError(SKIPPED.format(self.name))
-        return denoised, found[0]
+        denoised = self._predicted(x, sigma, options)
+        if not found:  # the whole prediction was taken from a cache
+            self.unread += 1
+        return denoised, found[0] if found else None
 
     def conditionings(self, positive: bool) -> list:
         """The conditionings of a guided prediction: positive (None unless asked for), and negative.
@@ -106,15 +132,21 @@ class HostBranch:
         return [conds["positive"] if positive else None, None if unguided else conds["negative"]]
 
     def is_plain(self) -> bool:
-        """Whether no patch or wrapper of another pack sees the passes: such a one may ask which conditioning is run."""
-        transformer = self.model_options.get("transformer_options", {})
-        wrapped = any(found for kind in transformer.get("wrappers", {}).values() for found in kind.values())
-        patched = any(transformer.get(key) for key in ("patches", "patches_replace", "optimized_attention_override"))
-        return not (wrapped or patched or self.model_options.keys() & SEES_PASSES)
+        """Whether nothing of another pack sees the passes: such a one may ask which conditioning is run."""
+        options = {**self.model_options, **self.model_options.get("transformer_options", {})}
+        return not any(_holds_any(value) for key, value in options.items() if key not in HOSTS_OWN | OF_RESULTS)
 
     @property
     def network(self) -> nn.Module:
         return self._guider.inner_model.diffusion_model
+
+    def _predicted(self, x: Tensor, sigma: float, options: dict) -> Tensor:
+        self._make_current()
+        return self._predict(x, _timestep(x, sigma), options, self._seed)
+
+    def _make_current(self) -> None:
+        """Branches may share a model: from now on it is this branch's patcher whose hooks and callbacks it asks."""
+        self._guider.inner_model.current_patcher = self._guider.model_patcher
 
     def _options(self) -> dict:
         """The branch's options. While it is watched, they have a function that keeps `estimates`."""
@@ -136,24 +168,25 @@ class HostBranch:
         others = [model for model in models if isinstance(model, nn.Module) and not isinstance(model, BaseModel)]
         return list(dict.fromkeys([self.network, *others]))
 
-    def _read(self, x: Tensor, sigma: float, stage: Stage, objective: Objective) -> tuple[Tensor, Gradient]:
-        """The conditional prediction at x (x itself on a look-ahead), and the gradient of the loss on its maps."""
+    def _read(self, x: Tensor, sigma: float, stage: Stage, objective: Objective) -> tuple[Tensor, Gradient | None]:
+        """The conditional prediction at x (x itself on a look-ahead), and the gradient of the loss on its maps.
+
+        The gradient is None where a step cache had the network skipped.
+        """
         positive = self._guider.conds["positive"]
-        wanted = whole_picture(positive, sigma)
-        if wanted is None:
-            raise RealCompoError(
-                f"branch {self.name}: no positive conditioning covers the whole picture at noise level {sigma:.3g}, so "
-                "no attention can be read: keep one of the layout's prompt without area or mask, for all of sampling"
-            )
+        entry = whole_picture(positive, sigma)
+        objective = replace(objective, targets=objective.targets.shifted(entry.get(PLACE, 0)))
 
-        def run(x: Tensor, of_items: Callable) -> tuple[Tensor, Gradient]:
-            return self._read_once(x, sigma, stage, objective, of_items(positive), wanted)
+        def run(x: Tensor, of_items: Callable) -> tuple[Tensor, Gradient | None]:
+            return self._read_once(x, sigma, stage, objective, of_items(positive), entry["uuid"])
 
-        return within_memory(run, x, self._networks())
+        found = within_memory(run, x, self._networks())
+        self.unread += found[1] is None
+        return found
 
     def _read_once(
         self, x: Tensor, sigma: float, stage: Stage, objective: Objective, positive: list, wanted
-    ) -> tuple[Tensor, Gradient]:
+    ) -> tuple[Tensor, Gradient | None]:
         """`_read`, of the conditionings `positive`, in one pass. wanted: the identity of the one that is read."""
         output = x
         if self._detach_control:
@@ -168,12 +201,16 @@ class HostBranch:
                 "model": self._guider.inner_model,
                 "model_options": self._reading_options(reader, wanted, stage, objective),
             }
-            with usable_weights(self._networks()), UsableTensors(), reader:
+            with usable_weights(self._networks()), UsableTensors(), self._mutations(), reader:
                 output = self._calculate_alone(args)[0].detach()
         comfy.model_management.throw_exception_if_processing_interrupted()
-        if reader.gradient is None:
-            raise RealCompoError(SKIPPED.format(self.name))
         return output, reader.gradient
+
+    def _mutations(self) -> AbstractContextManager:
+        """Patches inside the network may write into what autograd has kept, as FreeU's do. Watching takes time."""
+        transformer = self.model_options.get("transformer_options", {})
+        patched = any(_holds_any(transformer.get(key)) for key in ("patches", "patches_replace"))
+        return allow_mutation_on_saved_tensors() if patched else nullcontext()
 
     def _calculate(self, args: dict) -> list[Tensor]:
         """The host's predictions; where passes are joined, in one call with the other branches on the model."""
@@ -192,7 +229,9 @@ class HostBranch:
         patches = {**transformer.get("patches", {})}
         # The host adds a ControlNet's output in place to what autograd has kept: give it a copy.
         patches["input_block_patch_after_skip"] = [*patches.get("input_block_patch_after_skip", []), _copied]
-        transformer |= {"patches": patches, STAGE: stage}
+        unseen = [COMPILED, STEP_CACHES] if stage == "lookahead" else [COMPILED]
+        wrappers = _without(transformer.get("wrappers", {}), unseen)
+        transformer |= {"patches": patches, "wrappers": wrappers, STAGE: stage}
         if reader.x.device.type == "cpu":  # the host's choice there keeps 50 times the memory
             transformer.setdefault("optimized_attention_override", _fused_attention)
         options["transformer_options"] = transformer
@@ -201,6 +240,22 @@ class HostBranch:
 
 def _timestep(x: Tensor, sigma: float) -> Tensor:
     return torch.full((len(x),), sigma, device=x.device)
+
+
+def _holds_any(found: Any) -> bool:
+    """Whether there is anything but nothing, empty lists and dicts of these."""
+    if isinstance(found, dict):
+        return any(map(_holds_any, found.values()))
+    return len(found) > 0 if isinstance(found, list) else found is not None
+
+
+def _without(wrappers: dict[str, dict], unseen: list[dict[str, tuple[str, ...]]]) -> dict[str, dict]:
+    """The wrappers, by kind and key, without those that `unseen` names."""
+    dropped = {(kind, key) for names in unseen for kind, keys in names.items() for key in keys}
+    return {
+        kind: {key: found for key, found in by_key.items() if (kind, key) not in dropped}
+        for kind, by_key in wrappers.items()
+    }
 
 
 def _copied(h: Tensor, options: dict) -> Tensor:

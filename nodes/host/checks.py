@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -16,6 +16,7 @@ from .unet_attention import UNetAttention
 
 SCHEDULE_TOLERANCE = 0.01  # relative; rescaled schedules of one family differ by less
 FAMILIES = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL's refiner", 2048: "SDXL"}  # by the width of the text they read
+MASK_FUNCTION = "denoise_mask_function"  # in model options
 TEXT_KEYS = ("attn2.to_k.weight", "attn2.to_k.down")  # of a network, and of a control LoRA's weights
 
 
@@ -38,6 +39,7 @@ def check_branches(branches: Sequence[BranchInput]) -> None:
     for branch, name in zip(branches[1:], names[1:], strict=True):
         _check_latents(branches[0].model, branch.model, name)
         _check_schedules(branches[0].model, branch.model, name)
+        _check_mask_functions(branches[0].model, branch.model, name)
 
 
 def _check_latents(first: Any, other: Any, name: str) -> None:
@@ -59,6 +61,27 @@ def _check_schedules(first: Any, other: Any, name: str) -> None:
             f"fidelity branch: noise levels {low_a:.4g} to {high_a:.4g}; {name}: {low_b:.4g} to {high_b:.4g}. Use "
             "checkpoints with one noise schedule, or give both the same model sampling node"
         )
+
+
+def _check_mask_functions(first: Any, other: Any, name: str) -> None:
+    """All branches share one latent, and the host asks the fidelity branch's model how a noise mask changes."""
+    ours, theirs = (model.model_options.get(MASK_FUNCTION) for model in (first, other))
+    if theirs is not None and not _same_function(ours, theirs):
+        raise BranchMismatchError(
+            f"{name}: its model changes the noise mask during sampling (Differential Diffusion, for instance), and the "
+            f"fidelity branch's {'does not' if ours is None else 'does so in another way'}. The branches share one "
+            "latent: put that node on the fidelity branch's model, or before both"
+        )
+
+
+def _same_function(a: Any, b: Any) -> bool:
+    """Whether two functions are one, or one lambda with equal values from around it, as equal nodes make them."""
+
+    def parts(function: Callable) -> tuple:
+        around = getattr(function, "__closure__", None) or ()
+        return getattr(function, "__code__", function), [cell.cell_contents for cell in around]
+
+    return a is b or (a is not None and b is not None and parts(a) == parts(b))
 
 
 def _check_conditioning(branch: BranchInput, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+PLACE = "realcompo_place"  # in a conditioning's options: at which of its tokens the layout's prompt begins
 KINDS = ("positive", "negative")  # by the host's `cond_or_uncond`
 
 
@@ -22,12 +23,14 @@ def by_uuid(wanted: dict[Any, str]) -> Callable[[dict], list[str | None]]:
     return lambda options: [wanted.get(uuid) for uuid in options["uuids"]]
 
 
-def whole_picture(conditioning: Sequence[dict], sigma: float) -> Any:
-    """The identity of the first entry that acts on the whole picture at this noise level; None if there is none.
+def whole_picture(conditioning: Sequence[dict], sigma: float) -> dict | None:
+    """The entry that acts on the whole picture at this noise level; None if there is none.
 
-    Its attention is what the prompt's words attend to; entries with an area or a mask are phrases of their own.
+    Its attention is what the prompt's words attend to; entries with an area or a mask are phrases of their own. Of
+    several it is the first that is known to be of the layout's prompt, else the first.
     """
-    return next((entry["uuid"] for entry in conditioning if _acts_everywhere(entry, sigma)), None)
+    found = [entry for entry in conditioning if acts_at(entry, sigma) and covers_picture(entry)]
+    return next((entry for entry in found if PLACE in entry), found[0] if found else None)
 
 
 def covers_picture(options: dict) -> bool:
@@ -35,7 +38,7 @@ def covers_picture(options: dict) -> bool:
     return "area" not in options and "mask" not in options
 
 
-def _acts_everywhere(entry: dict, sigma: float) -> bool:
+def acts_at(entry: dict, sigma: float) -> bool:
+    """Whether a conditioning that the host has prepared acts at this noise level."""
     start, end = entry.get("timestep_start"), entry.get("timestep_end")
-    in_time = (start is None or sigma <= start) and (end is None or sigma >= end)
-    return in_time and covers_picture(entry)
+    return (start is None or sigma <= start) and (end is None or sigma >= end)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import comfy.hooks
 import comfy.model_management
 import comfy.sampler_helpers
 import comfy.samplers
@@ -32,8 +33,10 @@ from realcompo_core.text.tokens import TokenGroup
 from .branch import SKIPPED, HostBranch
 from .branch_input import BranchInput
 from .checks import check_branches, readable_source
+from .coverage import check_coverage
 from .joined_passes import joined_passes
-from .prompt_tokens import prompt_groups
+from .messages import warn_on_node
+from .prompt_tokens import prompt_groups, with_places
 from .unet_attention import UNetAttention
 
 POST_CFG = "sampler_post_cfg_function"  # in the host's model options: functions of the guided result
@@ -65,6 +68,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
                 "layout_guidance"
             )
         check_branches(branches)
+        self._groups: list[TokenGroup] = prompt_groups(clip, layout, include_adjectives)
+        branches, self.warnings = with_places(clip, layout, self._groups, branches)
         models = _loaded_together(branches)
         super().__init__(models[0])
         self._others = [comfy.samplers.CFGGuider(model) for model in models[1:]]
@@ -74,24 +79,29 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self.settings = settings or BalanceSettings()
         self.trace = Trace(tuple(branch_names(len(branches))))
         self._layout = layout.validate()
-        self._groups: list[TokenGroup] = prompt_groups(clip, layout, include_adjectives, [b.positive for b in branches])
         self._sources = [readable_source(model) for model in models]
         self._layers = [source.choose(layers) for source in self._sources]
         self._layout_guidance = [branch.layout_guidance for branch in branches]
         self._detach_control = detach_control
         self._balancer: Balancer | None = None
         self._own_options: dict = {}
+        self._of_steps: list[str] = []
+        self._told: list[str] | None = None
 
     def sample(
         self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None
     ):
         self.trace.clear()
+        self._told = None
         if len(sigmas) == 0:
             self.trace.note = "Nothing was sampled: there were no steps (denoise is 0)."
+            warn_on_node([self.trace.note])
             return latent_image
         opening = _OpenBranches(self, self._others, sampler, (noise, latent_image, denoise_mask, seed))
         try:
-            return super().sample(noise, latent_image, opening, sigmas, denoise_mask, callback, disable_pbar, seed)
+            samples = super().sample(noise, latent_image, opening, sigmas, denoise_mask, callback, disable_pbar, seed)
+            self._warn([*self.warnings, *self._of_steps, *self._skipped_networks()])
+            return samples
         finally:
             self._balancer, self._branches = None, []
 
@@ -145,6 +155,24 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self._balancer = Balancer(
             balanced, self._schedule.sigmas, seeds, objects, self.settings, self._together, self.trace
         )
+        self._of_steps = (
+            [self.trace.note] if self.trace.note else check_coverage(self._branches, self._schedule, self.settings)
+        )
+        self._warn([*self.warnings, *self._of_steps])
+
+    def _skipped_networks(self) -> list[str]:
+        return [
+            f"{branch.name} branch: another pack's wrapper (a step cache, for instance) had its network skipped "
+            f"{branch.unread} times when its attention was wanted; the weights stayed as they were"
+            for branch in self._branches
+            if branch.unread
+        ]
+
+    def _warn(self, warnings: list[str]) -> None:
+        if warnings != self._told:
+            self.trace.note = " ".join(f"{warning.removesuffix('.')}." for warning in warnings)
+            warn_on_node(warnings)
+        self._told = warnings
 
     def _with_guide(
         self, branch: HostBranch, guidance: LayoutGuidance | None, source: UNetAttention, targets: Targets | None
@@ -283,13 +311,17 @@ def _loaded_together(branches: Sequence[BranchInput]) -> list:
     """A clone of each branch's model, which the host loads together with all the others.
 
     Loaded one after the other, the last could push the first out of the GPU. Clones of one checkpoint share its
-    weights; with different weight patches only one of them could be in place, so one gets weights of its own.
+    network; where they change it in different ways, only one change could be in place, so they get networks of their
+    own.
     """
     models: list = []
+    firsts: list[BranchInput] = []  # the first branch on each network
     for branch in branches:
         model = branch.model
-        same = next((other for other in models if model.is_clone(other)), None)
-        if same is not None and model.patches_uuid != same.patches_uuid:
+        first = next((other for other in firsts if model.is_clone(other.model)), None)
+        if first is None:
+            firsts.append(branch)
+        elif not _can_share(first, branch):
             model = _own_weights(model)
         models.append(model.clone())
     for model, branch in zip(models, branches, strict=True):
@@ -299,6 +331,26 @@ def _loaded_together(branches: Sequence[BranchInput]) -> list:
                 others += _models_of_conditionings(other)
         model.set_additional_models("realcompo_branches", list(dict.fromkeys(others)))
     return models
+
+
+def _can_share(one: BranchInput, other: BranchInput) -> bool:
+    """Whether two clones of one checkpoint change its weights and parts in the same way, before and while they run."""
+    a, b = one.model, other.model
+    return (
+        a.patches_uuid == b.patches_uuid
+        and a.object_patches.keys() == b.object_patches.keys()
+        and all(b.object_patches[name] is part for name, part in a.object_patches.items())
+        and a.injections == b.injections
+        and not (_has_hooks(one) or _has_hooks(other))
+    )
+
+
+def _has_hooks(branch: BranchInput) -> bool:
+    """Whether the branch's conditionings change its model while they run."""
+    found = comfy.hooks.HookGroup()
+    entries = comfy.sampler_helpers.convert_cond([*branch.positive, *branch.negative])
+    comfy.sampler_helpers.get_hooks_from_cond(entries, found)
+    return len(found) > 0
 
 
 def _own_weights(model):

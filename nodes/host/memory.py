@@ -110,8 +110,10 @@ def _row(tensor: Tensor, item: int) -> Tensor:
 
 
 def _joined(parts: list) -> Any:
-    """Batches of one as a batch: tensors, Gradients, or tuples of them."""
+    """Batches of one as a batch: tensors, Gradients, or tuples of them; None where one of them is None."""
     first = parts[0]
+    if any(part is None for part in parts):
+        return None
     if isinstance(first, Tensor):
         return torch.cat(parts)
     joined = [_joined(list(part)) for part in zip(*parts, strict=True)]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import accumulate, chain
 from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
 
 from realcompo_core.attention.maps import PromptWords
 from realcompo_core.errors import RealCompoError
@@ -13,32 +18,91 @@ from realcompo_core.guidance.branch import branch_names
 from realcompo_core.layout import Layout
 from realcompo_core.text.tokens import TokenGroup, phrase_indices, token_groups
 
-from .chunks import covers_picture
+from .branch_input import BranchInput
+from .chunks import PLACE, covers_picture
 
 T5 = "t5xxl"
+SAME_TOKENS = 0.02  # relative difference of a token's encodings that are one
+ALIKE = 0.7  # mean cosine of tokens' encodings, around their mean, from which on they are of one text
+_ENCODED: WeakKeyDictionary[Any, tuple[str, Tensor]] = WeakKeyDictionary()
 END_OF_WORD, WORD_START = "</w>", "▁"
 
 
-def prompt_groups(clip: Any, layout: Layout, include_adjectives: bool, positives: Sequence[list]) -> list[TokenGroup]:
+def prompt_groups(clip: Any, layout: Layout, include_adjectives: bool) -> list[TokenGroup]:
     """The objects' token groups in the conditioning that `clip` makes of the layout's prompt.
 
-    Raises PhraseNotInPromptError for a phrase that is not in it, and RealCompoError where one of `positives`, each
-    branch's, has a conditioning that maps will be read from and that cannot be of that prompt.
+    Raises PhraseNotInPromptError for a phrase that is not in it.
     """
     if not layout.objects:
         return []
     if not layout.prompt:
         raise RealCompoError("the layout has no prompt, so that its phrases cannot be found in it: give it one")
-    pieces, length = prompt_pieces(clip, layout.prompt)
-    for name, positive in zip(branch_names(len(positives)), positives, strict=True):
-        for tensor, options in positive:
-            if tensor is not None and covers_picture(options) and tensor.shape[1] != length:
-                raise RealCompoError(
-                    f"{name} branch: a positive conditioning of the whole picture has {tensor.shape[1]} tokens, the "
-                    f"layout's prompt {length} ({layout.prompt!r}): encode that very prompt"
-                )
+    pieces, _ = prompt_pieces(clip, layout.prompt)
     phrases = [item.phrase for item in layout.objects]
     return token_groups(phrase_indices(pieces, phrases, include_adjectives=include_adjectives))
+
+
+def with_places(
+    clip: Any, layout: Layout, groups: Sequence[TokenGroup], branches: Sequence[BranchInput]
+) -> tuple[list[BranchInput], list[str]]:
+    """The branches, the layout's prompt found in their positive conditionings, and what the user should know.
+
+    A conditioning of the whole picture that has the prompt, up to the last of the objects' tokens, says in its option
+    `PLACE` at which token it begins. What follows them does not matter, nor what ConditioningConcat puts before it.
+    A branch without any such conditioning is told of, unless it is of about the same text by another CLIP. Raises
+    RealCompoError for one that is too short for the prompt.
+    """
+    if not groups:
+        return list(branches), []
+    asked = _encoded(clip, layout.prompt)[: max(token for group in groups for token in group.tokens) + 1]
+    found, warnings = [], []
+    for name, branch in zip(branch_names(len(branches)), branches, strict=True):
+        positive = [_with_place(name, entry, asked, layout.prompt) for entry in branch.positive]
+        whole = [(tensor, options) for tensor, options in positive if tensor is not None and covers_picture(options)]
+        if whole and not any(PLACE in options for _, options in whole):
+            if not any(_is_alike(tensor[:, : len(asked)], asked) for tensor, _ in whole):
+                warnings.append(
+                    f"{name} branch: its positive conditioning is not the layout's prompt ({layout.prompt!r}) as the "
+                    "connected CLIP encodes it, so that the attention of other words is read. Wire the output `prompt` "
+                    "of LLM Layout, or that very text, to the CLIP Text Encode of this branch; if another CLIP encodes "
+                    "it, connect that one to `clip`"
+                )
+        found.append(replace(branch, positive=positive))
+    return found, warnings
+
+
+def _with_place(name: str, entry: Sequence, asked: Tensor, prompt: str) -> list:
+    """The conditioning, with `PLACE` among its options where all its items have the tokens `asked`, (T, d)."""
+    tensor, options = entry
+    if tensor is None or not covers_picture(options):
+        return [tensor, options]
+    length = len(asked)
+    if tensor.shape[1] < length:
+        raise RealCompoError(
+            f"{name} branch: a positive conditioning of the whole picture has {tensor.shape[1]} tokens, and the last "
+            f"object of the layout's prompt is token {length - 1} ({prompt!r}): encode that very prompt"
+        )
+    asked = asked.to(tensor)
+    limit = SAME_TOKENS * asked.norm(dim=-1)
+    for place in range(tensor.shape[1] - length + 1):
+        if ((tensor[:, place : place + length] - asked).norm(dim=-1) <= limit).all():
+            return [tensor, {**options, PLACE: place}]
+    return [tensor, options]
+
+
+def _is_alike(found: Tensor, asked: Tensor) -> bool:
+    """Whether (B, T, d) tokens are about those of (T, d): of the same text, by a CLIP that was trained further."""
+    found, asked = (tokens - tokens.mean(-2, keepdim=True) for tokens in (found.float(), asked.to(found).float()))
+    return bool((torch.cosine_similarity(found, asked, dim=-1).mean(-1) >= ALIKE).all())
+
+
+def _encoded(clip: Any, prompt: str) -> Tensor:
+    """(T, d): what `clip` makes of the prompt. Kept for the runs that change nothing but a seed."""
+    known, tokens = _ENCODED.get(clip, (None, None))
+    if known != prompt:
+        tokens = clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
+        _ENCODED[clip] = prompt, tokens
+    return tokens
 
 
 def prompt_pieces(clip: Any, prompt: str) -> tuple[list[tuple[str, list[int]]], int]:

@@ -88,9 +88,9 @@ class _Sampling:
         conds = getattr(self._guider, "conds", {})
         wanted = {}
         for name in KINDS:
-            identity = whole_picture(conds.get(name) or (), sigma)
-            if identity is not None:
-                wanted.setdefault(identity, name)
+            entry = whole_picture(conds.get(name) or (), sigma)
+            if entry is not None:
+                wanted.setdefault(entry["uuid"], name)
         names = [wanted.get(uuid) for uuid in options["uuids"]]
         known = {entry.get("uuid") for found in conds.values() for entry in found or ()}
         if not known.isdisjoint(options["uuids"]):

@@ -86,7 +86,7 @@ def _attend(
     """The patch of one layer. q, k, v: (parts · B, n, heads · d). Emits, then attends as without it."""
     heads = options["n_heads"]
     wide_q, wide_k = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
-    scale, grid = wide_q.shape[-1] ** -0.5, layer.grid(running.latent_size)
+    scale, grid = wide_q.shape[-1] ** -0.5, layer.grid(running.latent_size, wide_q.shape[2])
     for name, rows in conditioning_rows(names(options), len(q)):
         text = slice(0, wide_k.shape[2])
         read(AttentionEvent(layer, name, wide_q[rows], wide_k[rows], scale, text, grid, running.stage))

@@ -35,10 +35,9 @@ class ProjectionSource:
             split = (t.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for t in (queries.pop(layer), output))
             q, k = (t.chunk(len(running.conditionings)) for t in split)
             scale = getattr(attention, "scale", k[0].shape[-1] ** -0.5)
-            grid = layer.grid(running.latent_size)
             for conditioning, own_q, own_k in zip(running.conditionings, q, k, strict=True):
                 if conditioning is not None:
-                    text = slice(0, own_k.shape[2])
+                    text, grid = slice(0, own_k.shape[2]), layer.grid(running.latent_size, own_q.shape[2])
                     read(AttentionEvent(layer, conditioning, own_q, own_k, scale, text, grid, running.stage))
 
         for layer in self.layers if layers is None else layers:

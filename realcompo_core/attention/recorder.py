@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import RealCompoError
@@ -30,6 +31,7 @@ class Recorder:
         self._sums: dict[tuple[str, str], tuple[Tensor, int]] = {}
         self._interval = keep.every
         self._counts: dict[str, int] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
 
     def kept(self, layers: Sequence[Layer]) -> list[Layer]:
         """The layers, among a source's `layers`, that are recorded."""
@@ -49,6 +51,7 @@ class Recorder:
         self.branch.words, self.branch.noise_levels, self.branch.maps = {}, {}, {}
         found = {self.label(layer): (layer.grid(latent_size), layer.heads) for layer in layers}
         self.branch.layers = [MapLayer(name, size) for name, (size, _) in found.items()]
+        self._sizes = {name: size for name, (size, _) in found.items()}
         names = [self.label(layer) for layer in layers]
         self._counts = {name: names.count(name) for name in found}
         self._columns, self._sums = {}, {}
@@ -87,6 +90,7 @@ class Recorder:
         shares = token_shares(
             q, k, self._columns[conditioning], event.scale, length, self.keep.heads == "apart", self._has_rest(prompt)
         )
+        shares = _on_grid(shares, event.grid, self._sizes[label])
         total, count = self._sums.get((conditioning, label), (0, 0))
         self._sums[conditioning, label] = total + shares, count + 1
 
@@ -96,13 +100,12 @@ class Recorder:
         A conditioning of which a layer is missing is left out: such passes skip layers on purpose, for guidance, and
         are not the step's own.
         """
-        sizes = {layer.name: layer.size for layer in self.branch.layers}
         for conditioning in {key[0] for key in self._sums}:
             found = {label: value for (own, label), value in self._sums.items() if own == conditioning}
             if any(found.get(label, (None, 0))[1] < count for label, count in self._counts.items()):
                 continue
             for label, (total, count) in found.items():
-                maps = (total / count).unflatten(-1, sizes[label])
+                maps = (total / count).unflatten(-1, self._sizes[label])
                 self.branch.maps[conditioning, label, step] = maps.to(torch.float16).cpu()
             self.branch.noise_levels[step] = level
         self._sums = {}
@@ -118,6 +121,14 @@ class Recorder:
         """Kept columns, words, and the number of columns with that of the rest."""
         columns, words = kept_columns(prompt, self.keep, prompt.length if prompt else length)
         return columns, words, len(columns) + self._has_rest(prompt)
+
+
+def _on_grid(shares: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """(B, heads, T, n) shares on a grid of n, brought to the pixels of `size`, which others' maps have."""
+    if grid == size:
+        return shares
+    maps = shares.unflatten(-1, grid)
+    return F.interpolate(maps.flatten(0, 1), size, mode="bilinear").unflatten(0, maps.shape[:2]).flatten(-2)
 
 
 def token_shares(

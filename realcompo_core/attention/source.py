@@ -11,6 +11,7 @@ one source for each network family and backend; each walks its network once and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -38,10 +39,17 @@ class Layer(NamedTuple):
     downsampling: int
     heads: int
 
-    def grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the layer's maps for a latent of this height and width."""
-        height, width = latent_size
-        return -(-height // self.downsampling), -(-width // self.downsampling)
+    def grid(self, latent_size: tuple[int, int], queries: int | None = None) -> tuple[int, int]:
+        """Height and width of the layer's maps for a latent of this height and width.
+
+        queries: how many the layer has. Where something makes the network's own maps smaller or larger than usual, it
+        is the grid of so many that comes nearest to the latent's shape.
+        """
+        height, width = (-(-side // self.downsampling) for side in latent_size)
+        if queries is None or queries == height * width:
+            return height, width
+        grids = [(rows, queries // rows) for rows in range(1, queries + 1) if queries % rows == 0]
+        return min(grids, key=lambda grid: abs(math.log(grid[0] * width / (grid[1] * height))))
 
 
 class AttentionEvent(NamedTuple):

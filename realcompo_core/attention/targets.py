@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -29,6 +29,10 @@ class Targets:
     def present(self) -> Tensor:
         """(B, G): whether the item has this object."""
         return self.members.any(-1)
+
+    def shifted(self, tokens: int) -> Targets:
+        """The same, where the prompt begins so many tokens later."""
+        return replace(self, columns=self.columns + tokens) if tokens else self
 
     def to(self, device: torch.device | str) -> Targets:
         regions = self.regions.to(device) if hasattr(self.regions, "to") else self.regions

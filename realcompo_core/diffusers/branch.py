@@ -56,6 +56,9 @@ class UNetBranch:
         self._networks = networks
         self._blocks = [m for network in networks for m in network.modules() if isinstance(m, BasicTransformerBlock)]
 
+    def acts_at(self, sigma: float) -> bool:
+        return True
+
     def moved(self, x: Tensor, sigma: float) -> Tensor:
         return x
 

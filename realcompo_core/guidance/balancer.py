@@ -6,11 +6,13 @@ has the two modes (docs/method.md, R7). Letters as in `mixing.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.reading import Gradient
@@ -61,6 +63,7 @@ class Balancer:
         self._schedule, self._seeds, self._objects = Schedule(sigmas), list(seeds), objects
         self._empty = [b for b, covered in enumerate(objects) if not covered.any()]
         self.moves: Tensor | float = 0.0  # (B, C, h, w), of the latent, by guides of the branches, so far
+        self._acting = tuple(range(len(self.branches)))  # those that have anything to say at the present noise level
         self._c: Tensor | None = None
         self._previous: tuple | None = None  # w, D and gain of the last balanced evaluation
         self._answers = Answers()
@@ -82,6 +85,9 @@ class Balancer:
     def _balanced(self, x: Tensor, sigma: float, step: Step) -> tuple[Tensor, Tensor | float]:
         """The mixed estimate, and the mixed move of the latent."""
         moment = self._schedule.moment(sigma)
+        self._acting = tuple(k for k, branch in enumerate(self.branches) if branch.acts_at(sigma))
+        if not self._acting:
+            raise RealCompoError(f"noise level {sigma:.4g}: no branch has a conditioning that acts there")
         weights = self._given_weights(x, moment.progress)
         if weights is not None:
             return self._denoise_weighted(x, moment, weights)
@@ -105,41 +111,54 @@ class Balancer:
     def _one_pass(self, x, step, moment: Moment, updates: bool) -> tuple[Estimates, dict[int, Gradient]]:
         """What all branches say. c is moved by ∂L/∂x at the present x, which came from the previous mixing."""
         if not updates or self._previous is None:
-            return self._denoise_all(x, moment.sigma)
-        estimates, gradients = self._denoise_all(x, moment.sigma, self._sources())
+            return self._denoise_all(x, moment)
+        estimates, gradients = self._denoise_all(x, moment, self._sources())
         self._update(gradients, *self._previous, moment)
         return estimates, gradients
 
     def _lookahead(self, x, step, moment: Moment, updates: bool) -> tuple[Estimates, dict[int, Gradient]]:
         """What all branches say. c is moved by ∂L/∂x' at a tentative next latent x' (the paper)."""
-        estimates, _ = self._denoise_all(x, moment.sigma)
+        estimates, _ = self._denoise_all(x, moment)
         if not updates or step.sigma_next == 0:
             return estimates, {}
         w, D = self._weights(), estimates.restated(step.gain)
         ahead = step(mix(w, D))
-        gradients = {k: self.branches[k].gradient(ahead, step.sigma_next) for k in self._sources()}
+        found = {k: self.branches[k].gradient(ahead, step.sigma_next) for k in self._sources()}
+        gradients = {k: gradient for k, gradient in found.items() if gradient is not None}
         self._update(gradients, w, D, step.gain, moment)
         return estimates, gradients
 
-    def _denoise_all(self, x, sigma, sources: tuple[int, ...] = ()) -> tuple[Estimates, dict[int, Gradient]]:
-        """What all branches say, and the gradients of those in `sources`."""
-        starts = [branch.moved(x, sigma) for branch in self.branches]
-        estimates, gradients = [], {}
-        with self._joined(x, starts, dict(enumerate(self.branches)), sources):
-            for k, (branch, start) in enumerate(zip(self.branches, starts, strict=True)):
-                if k in sources:
-                    D_k, gradients[k] = branch.denoise_with_gradient(start, sigma)
-                else:
-                    D_k = branch.denoise(start, sigma)
-                estimates.append(D_k)
-        return Estimates(torch.stack(estimates, 1), _moves(x, starts)), gradients
+    def _denoise_all(self, x, moment: Moment, sources: tuple[int, ...] = ()) -> tuple[Estimates, dict[int, Gradient]]:
+        """What all branches say, and the gradients of those in `sources` that were read.
 
-    def _joined(self, x, starts, branches: dict[int, Branch], sources: Sequence[int]) -> AbstractContextManager:
+        A branch that does not act has no weight; what stands for it is another's estimate.
+        """
+        acting = {k: self.branches[k] for k in self._acting}
+        starts = {k: branch.moved(x, moment.sigma) for k, branch in acting.items()}
+        estimates, gradients = {}, {}
+        with self._joined(x, starts.values(), acting, sources):
+            for k, branch in acting.items():
+                if k in sources:
+                    estimates[k], gradient = branch.denoise_with_gradient(starts[k], moment.sigma)
+                    gradients |= {} if gradient is None else {k: gradient}
+                else:
+                    estimates[k] = branch.denoise(starts[k], moment.sigma)
+        self._check_finite(estimates, moment, "prediction")
+        every = [k if k in acting else self._acting[0] for k in range(len(self.branches))]
+        D = torch.stack([estimates[k] for k in every], 1)
+        return Estimates(D, _moves(x, [starts[k] for k in every])), gradients
+
+    def _joined(
+        self, x, starts: Iterable[Tensor], branches: dict[int, Branch], sources: Sequence[int]
+    ) -> AbstractContextManager:
         """Inside, those of the branches that are still at x are run together."""
         here = {k: branch for (k, branch), start in zip(branches.items(), starts, strict=True) if start is x}
         return self._together(list(here.values()), [branch for k, branch in here.items() if k in sources])
 
     def _update(self, gradients: dict[int, Gradient], w: Tensor, D: Tensor, gain, moment: Moment) -> None:
+        if not gradients:
+            return
+        self._check_finite({k: gradient.g for k, gradient in gradients.items()}, moment, "gradient")
         g = sum(gradient.g for gradient in gradients.values())
         self._c = self._guide.move(self._c, coefficient_gradient(g, w, D, gain), moment)
 
@@ -157,7 +176,7 @@ class Balancer:
     def _given_weights(self, x: Tensor, progress: float) -> Tensor | None:
         """(B, K, h, w) weights without coefficients: fixed, before t0, from t1 on, without objects. None otherwise."""
         K = len(self.branches)
-        if K == 1 or len(self._empty) == len(x):
+        if K == 1 or len(self._empty) == len(x) or self._acting == (FIDELITY,):
             weights = torch.eye(K)[FIDELITY]
         elif self.settings.fixed is not None:
             weights = self.settings.fixed(progress) if callable(self.settings.fixed) else self.settings.fixed
@@ -168,20 +187,27 @@ class Balancer:
         else:
             return None
         if isinstance(weights, RegionWeights):
-            return self._fidelity_where_empty(weights.over(self._objects.to(x), K))
+            return self._possible(weights.over(self._objects.to(x), K))
         weights = weights.to(x)
         if weights.dim() == 1:
             weights = weights[:, None, None]
         if weights.shape[0] != K or weights.shape[1:] not in ((1, 1), x.shape[-2:]):
             shape, full = tuple(weights.shape), (K, *x.shape[-2:])
             raise RealCompoError(f"fixed has shape {shape}: {K} branches need ({K},) or {full}")
-        return self._fidelity_where_empty(weights.expand(len(x), K, *x.shape[-2:]))
+        return self._possible(weights.expand(len(x), K, *x.shape[-2:]))
 
     def _weights(self) -> Tensor:
-        return self._fidelity_where_empty(self._c.softmax(1))
+        return self._possible(self._c.softmax(1))
 
-    def _fidelity_where_empty(self, weights: Tensor) -> Tensor:
+    def _possible(self, weights: Tensor) -> Tensor:
+        """The weights of branches that do not act given to those that do; fidelity alone for items without objects."""
         weights = weights.clone()
+        if len(self._acting) < weights.shape[1]:
+            acting = torch.zeros(weights.shape[1]).index_fill(0, torch.tensor(self._acting), 1).to(weights)
+            weights *= acting[:, None, None]
+            total = weights.sum(1, keepdim=True)
+            alone = acting[:, None, None] * (acting.cumsum(0) == 1)[:, None, None]  # the first that acts
+            weights = torch.where(total > 0, weights / total, alone)
         weights[self._empty] = 0
         weights[self._empty, FIDELITY] = 1
         return weights
@@ -192,6 +218,7 @@ class Balancer:
         starts = [branch.moved(x, moment.sigma) for branch in used.values()]
         with self._joined(x, starts, used, ()):
             found = [branch.denoise(start, moment.sigma) for branch, start in zip(used.values(), starts, strict=True)]
+        self._check_finite(dict(zip(used, found, strict=True)), moment, "prediction")
         moves, w = _moves(x, starts), weights[:, list(used)]
         every = None
         if moves is not None:
@@ -199,6 +226,18 @@ class Balancer:
             every[:, list(used)] = moves
         self._record(moment, weights, every)
         return Estimates(torch.stack(found, 1), moves).mixed(w)
+
+    def _check_finite(self, found: Mapping[int, Tensor], moment: Moment, what: str) -> None:
+        """Raises RealCompoError that names branch and step if any of the branches' tensors is not finite."""
+        if torch.stack([tensor.isfinite().all() for tensor in found.values()]).all():
+            return
+        name = next(self.branches[k].name for k, tensor in found.items() if not tensor.isfinite().all())
+        raise RealCompoError(
+            f"branch {name}, step {moment.index} of {self._schedule.steps} (noise level {moment.sigma:.4g}): its "
+            f"{what} has values that are not finite, so that the picture would be black. Try the model in full "
+            "precision (fp32, or bf16 instead of fp16); if that does not help, a file of this branch is damaged: its "
+            "checkpoint, LoRA or ControlNet"
+        )
 
     def _record(self, moment: Moment, w, moves=None, c=None, gradients: dict[int, Gradient] | None = None) -> None:
         step = TraceStep(moment.index, moment.sigma, w.detach().cpu(), None if c is None else c.cpu())
@@ -212,13 +251,22 @@ class Balancer:
                 found = [pick(gradients[k]) if k in gradients else missing for k in range(len(self.branches))]
                 return torch.stack(found, 1).float().cpu()
 
+            finest = max((gradient.maps.shape[-2:] for gradient in gradients.values()), key=math.prod)
+
             step = replace(
                 step,
                 losses=over_branches(lambda gradient: gradient.losses),
                 gradient=over_branches(lambda gradient: gradient.g.abs().amax((1, 2, 3))),
-                maps=over_branches(lambda gradient: gradient.maps),
+                maps=over_branches(lambda gradient: _resized(gradient.maps, finest)),
             )
         self.trace.steps.append(step)
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, G, *size) of (B, G, H, W) maps, each with the sum that it had."""
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps, size, mode="bilinear") * (maps.shape[-2] * maps.shape[-1] / math.prod(size))
 
 
 def _moves(x: Tensor, starts: Sequence[Tensor]) -> Tensor | None:

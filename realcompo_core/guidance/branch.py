@@ -27,19 +27,23 @@ class Branch(Protocol):
 
     name: str
 
+    def acts_at(self, sigma: float) -> bool:
+        """Whether the branch has anything to say at noise level sigma. Where it has not, it is not run."""
+
     def moved(self, x: Tensor, sigma: float) -> Tensor:
         """The latent that the branch goes on from instead of x: x itself, unless the branch has a guide (R9)."""
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """D of x (B, C, h, w) at noise level sigma."""
 
-    def gradient(self, x: Tensor, sigma: float, objective: Objective | None = None) -> Gradient:
+    def gradient(self, x: Tensor, sigma: float, objective: Objective | None = None) -> Gradient | None:
         """The maps at x and their loss's gradient in x; the network is run no further than it must.
 
-        objective: the branch's own where None is given.
+        objective: the branch's own where None is given. None where there is nothing to read: no conditioning of the
+        whole picture acts at this noise level, or a step cache had the network skipped.
         """
 
-    def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
+    def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient | None]:
         """What `denoise` and `gradient` give at x, in the network passes that `denoise` needs anyway."""
 
 
@@ -51,7 +55,7 @@ class GuidedBranch:
 
     def __init__(self, branch: Branch, guide: Guide, objective: Objective, schedule: Schedule):
         self.name = branch.name
-        self.denoise, self.gradient = branch.denoise, branch.gradient
+        self.acts_at, self.denoise, self.gradient = branch.acts_at, branch.denoise, branch.gradient
         self.denoise_with_gradient = branch.denoise_with_gradient
         self._guide, self._objective, self._schedule = guide, objective, schedule
         self._answers = Answers()
@@ -60,6 +64,9 @@ class GuidedBranch:
         moment = self._schedule.moment(sigma)
         answers = self._answers.at(moment)
         while self._guide.due(moment, answers):
-            answers.append(self.gradient(x, sigma, self._objective))
-            x = self._guide.move(x, answers[-1].g, moment)
+            found = self.gradient(x, sigma, self._objective)
+            if found is None:
+                break
+            answers.append(found)
+            x = self._guide.move(x, found.g, moment)
         return x
