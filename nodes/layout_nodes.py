@@ -45,7 +45,7 @@ from realcompo_core.providers.prompting import Chat, single_message
 from realcompo_core.providers.text import FORMATS
 from shapescenes.palette import PALETTE as SHAPESCENES
 
-from .host.messages import show_on_node
+from .host.messages import show_on_node, show_outside, warn_on_node
 from .schema import ADVANCED, MAX_SIDE, schema, size_inputs
 from .types import ArrayType, BoundingBoxType, LayoutType, PoseKeypointType
 
@@ -244,6 +244,7 @@ class LLMLayout(io.ComfyNode):
         notes += found.warnings
         for note in notes:
             logging.warning("RealCompo: LLM Layout: %s", note)
+        show_outside(notes)
         text = "\n".join([*(f"Note: {note}" for note in notes), replies[-1] if replies else found.to_json()])
         picture = picture_of(found, width, height)
         return io.NodeOutput(
@@ -356,6 +357,7 @@ class LayoutFromBoxes(io.ComfyNode):
         layout = from_boxes_or_elements(
             boxes, split_phrases(phrases) or None, width=width, height=height, image=image, prompt=prompt
         )
+        warn_on_node(layout.warnings)
         return io.NodeOutput(layout.validate(prompt or None))
 
 

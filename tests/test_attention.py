@@ -66,7 +66,7 @@ def test_a_layers_grid_is_that_of_strided_convolutions():
     twice = down(once)
     for downsampling, maps in ((2, once), (4, twice)):
         layer = Layer("", "", "decoder", 0, 0, downsampling, 1)
-        assert layer.grid((13, 22)) == maps.shape[-2:]
+        assert layer.grid((13, 22)) == maps.shape[-2:] == layer.grid((13, 22), maps.shape[-2] * maps.shape[-1])
 
 
 def test_token_maps_average_layers_and_sum_to_1():
@@ -301,3 +301,9 @@ def test_fused_projections_are_refused(tiny_pipelines):
     unet.fuse_qkv_projections()
     with pytest.raises(RealCompoError, match="unfuse_qkv_projections"):
         UNetAttention(unet)
+
+
+@pytest.mark.parametrize(("queries", "grid"), [(32 * 48, (32, 48)), (16 * 24, (16, 24)), (11 * 16, (11, 16))])
+def test_grid_of_maps_that_something_has_made_smaller(queries, grid):
+    layer = Layer("only", "only", "decoder", 0, 0, 2, 1)
+    assert layer.grid((64, 96), queries) == grid

@@ -130,6 +130,72 @@ def test_coefficients_move_by_the_gradient_that_autograd_finds(mode, K, sources)
     assert trace.steps[-1].coefficients.abs().max() > 0.1  # it moved far enough for the comparison to mean something
 
 
+class Ending(TinyBranch):
+    """A branch that has nothing to say below a noise level."""
+
+    def acts_at(self, sigma):
+        return sigma > 1.5
+
+
+@pytest.mark.parametrize("settings", [{"mode": "one_pass"}, {"mode": "lookahead"}, {"fixed": torch.tensor([0.3, 0.7])}])
+def test_a_branch_that_says_nothing_has_no_weight_and_is_not_run(settings):
+    branches = [TinyBranch(0), Ending(1)]
+    _, trace = run(branches, start(), **settings)
+    for step in trace.steps:
+        assert (step.weights[:, 1].max() > 0) == (step.sigma > 1.5)
+        torch.testing.assert_close(step.weights.sum(1), torch.ones(1, *SIZE, dtype=torch.float64))
+    assert branches[1].calls.count("denoise") == 3
+    first = [TinyBranch(0), TinyBranch(1)]
+    _, whole = run(first, start(), **settings)
+    torch.testing.assert_close(whole.steps[1].weights, trace.steps[1].weights)
+    _, swapped = run([Ending(1), TinyBranch(0)], start(), **settings)
+    assert swapped.steps[-1].weights[:, 0].max() == 0
+
+
+def test_a_noise_level_at_which_no_branch_acts_is_refused():
+    with pytest.raises(RealCompoError, match="no branch"):
+        run([Ending(0), Ending(1)], start())
+
+
+class Unread(TinyBranch):
+    """A branch whose maps cannot be read."""
+
+    def gradient(self, x, sigma, objective=None):
+        return None
+
+
+@pytest.mark.parametrize("mode", ["one_pass", "lookahead"])
+def test_maps_that_cannot_be_read_leave_the_coefficients_to_the_others(mode):
+    _, nobody = run([Unread(0), Unread(1)], start(), mode=mode)
+    assert not any(step.coefficients.any() for step in nobody.steps) and not nobody.read_steps
+    _, one = run([TinyBranch(0), Unread(1)], start(), mode=mode)
+    _, chosen = run([TinyBranch(0), TinyBranch(1)], start(), mode=mode, sources=(0,))
+    torch.testing.assert_close(one.steps[-1].coefficients, chosen.steps[-1].coefficients)
+    assert one.read_steps[0].losses[:, 1].isnan().all()
+
+
+class Broken(TinyBranch):
+    """A branch that gives NaN from the third step on, for the given part of what it says."""
+
+    def __init__(self, seed, part):
+        super().__init__(seed)
+        self.part = part
+
+    def D(self, x, sigma):
+        return super().D(x, sigma) * (math.nan if self.part == "prediction" and sigma < 2 else 1)
+
+    def gradient(self, x, sigma, objective=None):
+        found = super().gradient(x, sigma, objective)
+        return found._replace(g=found.g * math.inf) if self.part == "gradient" and sigma < 2 else found
+
+
+@pytest.mark.parametrize("part", ["prediction", "gradient"])
+def test_values_that_are_not_finite_name_branch_and_step(part):
+    for settings in ({"mode": "one_pass"}, {"fixed": torch.tensor([0.5, 0.5])})[: 1 + (part == "prediction")]:
+        with pytest.raises(RealCompoError, match=f"branch tiny 1, step 2 of 5.*{part}.*not finite"):
+            run([TinyBranch(0), Broken(1, part)], start(), **settings)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_lookahead_gradient_goes_through_each_samplers_own_step(name):
     branches = [TinyBranch(seed) for seed in range(2)]

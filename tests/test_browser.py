@@ -194,7 +194,7 @@ def test_values_on_the_node_of_a_subgraph_are_those_that_run(editor):
     editor.open(WORKFLOWS / "quickstart.json")
     editor.page.evaluate(
         """() => { for (const widget of app.graph.nodes.find(n => n.subgraph).widgets) {
-            if (widget.name === "prompt" || widget.name === "value") widget.value = "a blue cross above a green star";
+            if (widget.name === "prompt") widget.value = "a blue cross above a green star";
             if (widget.name === "width") widget.value = 96;
             if (widget.name === "seed") widget.value = 5;
         } }"""
@@ -204,3 +204,16 @@ def test_values_on_the_node_of_a_subgraph_are_those_that_run(editor):
     assert [made[title][1]["width"] for title in ("Bundled models", "Layout from the prompt")] == [96, 96]
     samplers = ("Balance both branches", "Fidelity branch alone", "Spatial branch alone")
     assert [made[title][1]["seed"] for title in samplers] == [5, 5, 5]
+
+
+def test_warning_of_a_node_inside_a_subgraph_is_shown_once_where_the_user_is(host, editor):
+    editor.open(WORKFLOWS / "quickstart.json")
+    editor.page.evaluate(
+        """() => { const node = app.graph.nodes.find(n => n.subgraph);
+            node.widgets.find(w => w.name === "prompt").value = "a red dragon above a blue square"; }"""
+    )
+    entry = finished(host, editor, editor.run())
+    assert entry["status"]["status_str"] == "success", host_server.error_of(entry)
+    toast = editor.page.locator(".p-toast-message-warn")
+    toast.first.wait_for()
+    assert len(toast.all()) == 1 and "never seen dragon" in toast.inner_text()

@@ -83,8 +83,24 @@ def test_box_without_phrase_or_number_is_named():
 def test_small_overshoot_is_cut_and_a_wrong_picture_size_is_not():
     (item,) = from_bounding_boxes({**LEFT, "x": -2, "width": 405}, **PIXELS).objects
     assert item.box == (0, 0.25, 1, 0.75)
-    with pytest.raises(errors.BoxOutsideError):
+    with pytest.raises(errors.BoxOutsideError, match=r"boxes\[0\].*200x200.*width and height"):
         from_bounding_boxes(RIGHT, width=200, height=200)
+
+
+def test_a_box_that_reaches_outside_is_cut_and_told():
+    layout = from_bounding_boxes([{**LEFT, "x": -20}, RIGHT], **PIXELS)
+    assert layout.objects[0].box[0] == 0 and len(layout.warnings) == 1
+    assert "boxes[0]" in layout.warnings[0] and "a cat" in layout.warnings[0] and "cut" in layout.warnings[0]
+    layout = from_elements([{**ELEMENT, "bbox": [100, -60, 300, 500]}])
+    assert layout.objects[0].box == (0, 0.1, 0.5, 0.3) and "elements[0]" in layout.warnings[0]
+    with pytest.raises(errors.BoxOutsideError, match=r"elements\[0\].*thousandths"):
+        from_elements([{**ELEMENT, "bbox": [100, 600, 300, 2000]}])
+
+
+def test_no_boxes_are_told_where_a_prompt_may_name_objects():
+    for empty in (from_bounding_boxes([], prompt="a cat", **PIXELS), from_elements([], prompt="a cat")):
+        assert empty.objects == () and "no objects" in empty.warnings[0]
+    assert from_bounding_boxes([], **PIXELS).warnings == ()
 
 
 def test_scene_texts_pass_through():
@@ -137,7 +153,7 @@ def test_text_element_takes_its_text():
         ([ELEMENT, {**ELEMENT, "bbox": [0, 0, "x", 1]}], errors.LayoutFormatError, r"elements\[1\].bbox"),
         ([{**ELEMENT, "desc": ""}], errors.EmptyPhraseError, r"elements\[0\]"),
         ([{**ELEMENT, "desc": 5}], errors.EmptyPhraseError, r"elements\[0\]"),
-        ([{**ELEMENT, "bbox": [0, 0, 1024, 1024]}] * 2, errors.BoxOutsideError, "1.024"),
+        ([{**ELEMENT, "bbox": [0, 0, 2048, 2048]}] * 2, errors.BoxOutsideError, "76% of it lie outside"),
     ],
 )
 def test_bad_elements_are_named(elements, error, told):

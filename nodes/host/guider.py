@@ -164,8 +164,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
 
     def _skipped_networks(self) -> list[str]:
         return [
-            f"{branch.name} branch: another pack's wrapper (a step cache, for instance) had its network skipped "
-            f"{branch.unread} times when its attention was wanted; the weights stayed as they were"
+            f"{branch.name} branch: another pack's wrapper (a step cache, for instance) had its network skipped when "
+            f"its attention was wanted ({branch.unread} of the readings); the weights stayed as they were"
             for branch in self._branches
             if branch.unread
         ]

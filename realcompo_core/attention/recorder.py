@@ -68,8 +68,8 @@ class Recorder:
     def read(self, event: AttentionEvent) -> None:
         """One layer's attention to the text.
 
-        A host repeats a shorter text up to the length of a longer one; the repeats are added up. Raises RealCompoError
-        for fewer tokens than the prompt has.
+        A host repeats a shorter text up to the length of a longer one; the repeats are added up. Other tokens behind
+        the prompt's are none of its words. Raises RealCompoError for fewer tokens than the prompt has.
         """
         conditioning, label = event.conditioning, self.label(event.layer)
         if conditioning not in self._prompts:
@@ -86,7 +86,7 @@ class Recorder:
             self._columns[conditioning] = columns
             known = {**self.branch.words, conditioning: words}
             self.branch.words = {name: known[name] for name in self._prompts if name in known}
-        length = prompt.length if prompt is not None and k.shape[2] % prompt.length == 0 else k.shape[2]
+        length = prompt.length if prompt is not None and _repeats(k, prompt.length) else k.shape[2]
         shares = token_shares(
             q, k, self._columns[conditioning], event.scale, length, self.keep.heads == "apart", self._has_rest(prompt)
         )
@@ -121,6 +121,14 @@ class Recorder:
         """Kept columns, words, and the number of columns with that of the rest."""
         columns, words = kept_columns(prompt, self.keep, prompt.length if prompt else length)
         return columns, words, len(columns) + self._has_rest(prompt)
+
+
+def _repeats(k: Tensor, length: int) -> bool:
+    """Whether the keys (B, heads, T, d) are the first `length` of them over and over."""
+    if k.shape[2] % length:
+        return False
+    times = k.unflatten(2, (-1, length))
+    return bool(torch.equal(times, times[:, :, :1].expand_as(times)))
 
 
 def _on_grid(shares: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:

@@ -7,12 +7,14 @@ Its keyword arguments `**scene` are the layout's `prompt`, `background` and `neg
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from reprlib import repr as short
 
 import numpy as np
 
 from ..errors import (
+    BoxOutsideError,
     EmptyMaskError,
     EmptyPhraseError,
     LayoutFormatError,
@@ -23,6 +25,9 @@ from .layout import Box, Layout, LayoutObject
 
 ELEMENT_GRID = 1000  # coordinates of `elements` are in thousandths of the picture
 OVERSHOOT = 0.02  # boxes of detectors and drag canvases may end a few pixels outside the picture
+MEASURED = "width and height must be those of the picture that the boxes are measured in"
+IN_THOUSANDTHS = f"a bbox is [ymin, xmin, ymax, xmax] in thousandths of the picture, up to {ELEMENT_GRID}"
+KEPT = 0.5  # share of a box that must lie in the picture
 
 
 def from_bounding_boxes(
@@ -38,20 +43,24 @@ def from_bounding_boxes(
 
     `boxes` is one box, the boxes of one picture, or a list per image, of which `image` is taken. An image without boxes
     gives an empty layout. Without `phrases`, a box's phrase is its `label`, `metadata.desc` or `metadata.text`. Boxes
-    are cut at the border if they reach beyond it by at most 2 %.
+    are cut at the border; the layout's warnings tell of those that reach beyond it by more than 2 %, and that there are
+    none. Raises BoxOutsideError for a box of which more than half lies outside.
     """
     boxes = _boxes_of_image(boxes, image)
     if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
         raise LayoutFormatError(f"boxes: {short(boxes)}, expected a list of {{x, y, width, height}}")
     if not boxes:
-        return Layout(**scene)
+        return _empty("boxes", scene)
     if phrases is None:
         phrases = [_label(box, f"boxes[{i}]") for i, box in enumerate(boxes)]
-    objects = []
-    for i, (box, phrase) in enumerate(zip(boxes, one_phrase_each(phrases, len(boxes), "boxes"), strict=True)):
+    phrases = one_phrase_each(phrases, len(boxes), "boxes")
+    objects, warnings = [], []
+    for i, (box, phrase) in enumerate(zip(boxes, phrases, strict=True)):
         x, y, w, h = (number(box, key, f"boxes[{i}]") for key in ("x", "y", "width", "height"))
-        objects.append(LayoutObject(phrase, _cut((x / width, y / height, (x + w) / width, (y + h) / height))))
-    return Layout(tuple(objects), **scene).validate()
+        whole = (x / width, y / height, (x + w) / width, (y + h) / height)
+        cut = _cut(whole, f"boxes[{i}] ({short(phrase)})", f"the {width}x{height} picture", MEASURED, warnings)
+        objects.append(LayoutObject(phrase, cut))
+    return Layout(tuple(objects), **scene, warnings=tuple(warnings)).validate()
 
 
 def to_bounding_boxes(layout: Layout, width: int, height: int) -> list[dict]:
@@ -70,7 +79,7 @@ def from_elements(elements: list | dict | str, phrases: str | Sequence[str] | No
     """A layout from elements `{type, bbox: [ymin, xmin, ymax, xmax] in thousandths, desc}`.
 
     `elements` is a list, a dict that holds it as "elements", or either as JSON text. Without `phrases`, an element's
-    phrase is its `desc`, or its `text` if it has no `desc`.
+    phrase is its `desc`, or its `text` if it has no `desc`. They are cut at the border as in `from_bounding_boxes`.
     """
     if isinstance(elements, str):
         elements = parsed_json(elements, "elements")
@@ -78,12 +87,15 @@ def from_elements(elements: list | dict | str, phrases: str | Sequence[str] | No
         elements = elements.get("elements")
     if not isinstance(elements, list):
         raise LayoutFormatError(f'elements: {short(elements)}, expected a list or {{"elements": […]}}')
-    boxes = [_box_of_element(element, f"elements[{i}]") for i, element in enumerate(elements)]
+    if not elements:
+        return _empty("elements", scene)
+    warnings: list[str] = []
+    boxes = [_box_of_element(element, f"elements[{i}]", warnings) for i, element in enumerate(elements)]
     if phrases is None:
         phrases = [_description(element, f"elements[{i}]") for i, element in enumerate(elements)]
-    elif boxes:
+    else:
         phrases = one_phrase_each(phrases, len(boxes), "elements")
-    return Layout(tuple(map(LayoutObject, phrases, boxes)), **scene).validate()
+    return Layout(tuple(map(LayoutObject, phrases, boxes)), **scene, warnings=tuple(warnings)).validate()
 
 
 def from_boxes_or_elements(
@@ -146,12 +158,12 @@ def parsed_json(text: str, name: str):
         raise LayoutFormatError(f"{name}: the text is no JSON ({error}): {short(text)}") from error
 
 
-def _box_of_element(element: dict, path: str) -> Box:
+def _box_of_element(element: dict, path: str, warnings: list[str]) -> Box:
     bbox = element.get("bbox") if isinstance(element, dict) else None
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:
         raise LayoutFormatError(f"{path}: {short(element)}, expected a bbox [ymin, xmin, ymax, xmax]")
     y0, x0, y1, x1 = (number(bbox, corner, f"{path}.bbox") / ELEMENT_GRID for corner in range(4))
-    return _cut((x0, y0, x1, y1))
+    return _cut((x0, y0, x1, y1), path, "the picture", IN_THOUSANDTHS, warnings)
 
 
 def _description(element: dict, path: str) -> str:
@@ -185,9 +197,27 @@ def number(holder: dict | Sequence, key: str | int, path: str) -> float:
         raise LayoutFormatError(f"{path}: {key} is missing or no number in {short(holder)}") from error
 
 
-def _cut(box: Box) -> Box:
-    """Moves edges a little outside the picture onto its border. Edges farther outside stay: validation refuses them."""
-    return tuple(min(max(v, 0.0), 1.0) if -OVERSHOOT <= v <= 1 + OVERSHOOT else v for v in box)
+def _cut(box: Box, name: str, picture: str, measure: str, warnings: list[str]) -> Box:
+    """The part of the box that is in the picture. Adds a warning if that is much less than all of it.
+
+    Raises BoxOutsideError for a box that is mostly outside: it is measured in another picture. What is no box stays as
+    it is, for validation to refuse.
+    """
+    if not all(map(math.isfinite, box)) or box[0] >= box[2] or box[1] >= box[3]:
+        return box
+    cut = tuple(min(max(edge, 0.0), 1.0) for edge in box)
+    kept = math.prod((cut[i + 2] - cut[i]) / (box[i + 2] - box[i]) for i in range(2))
+    if kept < KEPT:
+        raise BoxOutsideError(f"{name}: {1 - kept:.0%} of it lie outside {picture}: {measure}")
+    if max(-min(box), max(box) - 1) > OVERSHOOT:
+        warnings.append(f"{name} reaches outside {picture}, and was cut at the border")
+    return cut
+
+
+def _empty(what: str, scene: Mapping[str, str]) -> Layout:
+    """A layout without objects, which says so where its prompt may name some."""
+    told = (f"there are no {what}: the layout has no objects, and the fidelity branch works alone",)
+    return Layout(**scene, warnings=told if scene.get("prompt") else ())
 
 
 def _on_grid(box: Box, width: int, height: int) -> tuple[int, int, int, int]:

@@ -226,8 +226,8 @@ def check_step_caches():
             for mode in ("one_pass", "lookahead"):
                 found, guider = balanced(*((model, POSITIVE) for model in models), steps=10, mode=mode, t1=1.0)
                 assert found.isfinite().all()
-        found, guider = balanced(spatial=(cached, POSITIVE), steps=10, t1=1.0)
-        assert "spatial branch" in guider.trace.note and "skipped" in guider.trace.note, guider.trace.note
+    _, guider = balanced(spatial=(cached, POSITIVE), steps=10, t1=1.0)  # a Lazy Cache leaves out whole predictions
+    assert "spatial branch" in guider.trace.note and "skipped" in guider.trace.note, guider.trace.note
 
 
 def check_a_compiled_model():
