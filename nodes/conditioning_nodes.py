@@ -40,12 +40,13 @@ class ApplyLayoutGLIGEN(io.ComfyNode):
                     step=0.01,
                     tooltip="β: the share of sampling, from its start, in which the boxes act. 0.3 lets most of the "
                     "steps polish what the first ones placed.",
+                    extra_dict=ADVANCED,
                 ),
-                *size_inputs("the picture"),
+                *size_inputs("the picture, if no latent is connected,", extra_dict=ADVANCED),
                 io.Latent.Input(
                     "latent",
                     optional=True,
-                    tooltip="The latent to be sampled: gives the size in place of the widgets.",
+                    tooltip="The latent to be sampled: gives the size in place of the advanced widgets.",
                 ),
                 io.Conditioning.Input(
                     "negative",
@@ -105,6 +106,7 @@ class ApplyLayoutRegions(io.ComfyNode):
                     max=10.0,
                     step=0.01,
                     tooltip="How much a phrase counts inside its region; the whole prompt counts 1.",
+                    extra_dict=ADVANCED,
                 ),
                 io.Combo.Input(
                     "set_cond_area",

@@ -19,7 +19,7 @@ from PIL import Image
 
 from realcompo_core.errors import Cancelled, LayoutError, ProviderError
 from realcompo_core.layout import MIN_CONFIDENCE, Layout
-from realcompo_core.layout.drawing import draw_layout
+from realcompo_core.layout.drawing import draw_layout, readable_size
 from realcompo_core.layout.formats import (
     from_boxes_or_elements,
     from_masks,
@@ -45,7 +45,7 @@ from realcompo_core.providers.prompting import Chat, single_message
 from realcompo_core.providers.text import FORMATS
 from shapescenes.palette import PALETTE as SHAPESCENES
 
-from .host.messages import show_on_node, warn_on_node
+from .host.messages import show_on_node, show_outside, warn_on_node
 from .schema import ADVANCED, MAX_SIDE, schema, size_inputs
 from .types import ArrayType, BoundingBoxType, LayoutType, PoseKeypointType
 
@@ -73,11 +73,11 @@ def image_input() -> io.Input:
 
 
 def picture_of(layout: Layout, width: int, height: int, background: torch.Tensor | None = None) -> torch.Tensor:
-    """The drawn layout as IMAGE: (images, height, width, 3); one image, or one for each of `background`."""
+    """The drawn layout as IMAGE, of the readable size; one image, or one for each of `background`."""
     pictures = [None]
     if background is not None:
         pictures = [Image.fromarray(image[..., :3].mul(255).byte().cpu().numpy()) for image in background.clamp(0, 1)]
-    return image_of([draw_layout(layout, (width, height), picture) for picture in pictures])
+    return image_of([draw_layout(layout, readable_size((width, height)), picture) for picture in pictures])
 
 
 def image_of(pictures: list[Image.Image]) -> torch.Tensor:
@@ -93,6 +93,7 @@ class LLMLayout(io.ComfyNode):
             display_name="LLM Layout",
             description="Turns a sentence into a layout: which objects the picture shows, and where.",
             search_aliases=["text to layout", "layout from prompt", "bounding boxes from text", "gpt layout"],
+            is_output_node=True,  # the host shows a cached result on output nodes alone
             inputs=[
                 io.String.Input(
                     "prompt",
@@ -243,6 +244,7 @@ class LLMLayout(io.ComfyNode):
         notes += found.warnings
         for note in notes:
             logging.warning("RealCompo: LLM Layout: %s", note)
+        show_outside(notes)
         text = "\n".join([*(f"Note: {note}" for note in notes), replies[-1] if replies else found.to_json()])
         picture = picture_of(found, width, height)
         return io.NodeOutput(
@@ -569,7 +571,7 @@ class LayoutPreview(io.ComfyNode):
                 io.Image.Input(
                     "background",
                     optional=True,
-                    tooltip="Pictures to draw over, in their own size.",
+                    tooltip="Pictures to draw over. Small ones are enlarged: labels would hide their boxes.",
                 ),
             ],
             outputs=[

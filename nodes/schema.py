@@ -9,11 +9,12 @@ ADVANCED = {"advanced": True}  # as an input's extra_dict: hosts whose inputs ha
 MAX_SIDE = 16384  # pixels; the host's own limit
 
 
-def size_inputs(what: str) -> list[io.Input]:
+def size_inputs(what: str, **settings) -> list[io.Input]:
     """Widgets for the width and height in pixels of `what`."""
     sides = {"default": 512, "min": 16, "max": MAX_SIDE, "step": 8}
     return [
-        io.Int.Input(name, tooltip=f"{name.capitalize()} of {what} in pixels.", **sides) for name in ("width", "height")
+        io.Int.Input(name, tooltip=f"{name.capitalize()} of {what} in pixels.", **sides, **settings)
+        for name in ("width", "height")
     ]
 
 

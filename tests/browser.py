@@ -83,8 +83,11 @@ class Editor:
         return self.page.locator(".node-help-content").inner_text()
 
     def missing_nodes(self) -> list[str]:
-        """The types that the editor does not know."""
-        return self.page.evaluate("app.graph.nodes.map(n => n.type).filter(t => !LiteGraph.registered_node_types[t])")
+        """The types that the editor does not know, also of nodes inside subgraphs."""
+        return self.page.evaluate(
+            """[app.graph, ...app.graph.subgraphs.values()].flatMap(g => g.nodes).map(n => n.type)
+                .filter(t => !LiteGraph.registered_node_types[t])"""
+        )
 
     def complaints(self) -> list[str]:
         """The text of every dialog, error panel and error toast on the page."""
@@ -141,7 +144,7 @@ def picture_for_readme() -> None:
             editor = Editor(launch(playwright), host)
             editor.open(PACK / "workflows" / "quickstart.json")
             for key, output in host.wait(editor.run())["outputs"].items():
-                if "images" in output:
+                if "images" in output and ":" not in key:  # not inside a subgraph
                     editor.pictures(key)
             editor.screenshot().save(PACK / "workflows" / "quickstart_editor.png", optimize=True)
         finally:

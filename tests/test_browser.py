@@ -14,7 +14,7 @@ from short_training import CUT_OPEN_SHORT, SHORTER
 
 WORKFLOWS = host_server.PACK / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-SHOWN = ["RealCompoBalanceReport", "SaveImage", "LossGraphNode"]
+SHOWN = ["RealCompoBalanceReport", "RealCompoLayoutPreview", "PreviewImage", "SaveImage", "LossGraphNode"]
 SINCE_0_33 = {"CreateBoundingBoxes"}  # nodes of the host that 0.8.0 lacks
 
 pytestmark = pytest.mark.skipif(not browser.find_browser(), reason=browser.NO_BROWSER)
@@ -121,11 +121,11 @@ def test_workflow_runs_and_shows_its_pictures(host, editor, name):
     editor.page.evaluate(CUT_OPEN_SHORT, SHORTER)
     entry = finished(host, editor, editor.run())
     assert entry["status"]["status_str"] == "success", host_server.error_of(entry)
-    nodes = editor.api_form()
+    nodes = {key: node for key, node in editor.api_form().items() if ":" not in key}  # not those inside subgraphs
     written = {
         key: [host.file(image) for image in output["images"]]
         for key, output in entry["outputs"].items()
-        if nodes[key]["class_type"] in SHOWN
+        if key in nodes and nodes[key]["class_type"] in SHOWN
     }
     assert written and written.keys() == {key for key, node in nodes.items() if node["class_type"] in SHOWN}
     for key, files in written.items():
@@ -163,3 +163,57 @@ def test_every_help_page_is_served_where_the_editor_looks(host):
             folder = info["python_module"].split(".")[1]
             with urllib.request.urlopen(f"{host.url}/extensions/{folder}/docs/{name}.md", timeout=30) as reply:
                 assert reply.read() == (host_server.PACK / "web" / "docs" / f"{name}.md").read_bytes()
+
+
+BLUEPRINTS = {  # and the template that has the same nodes
+    "RealCompo (bundled models)": "quickstart",
+    "RealCompo (SD1.5 + GLIGEN)": "realcompo_v1",
+    "RealCompo (SD1.5 + ControlNet)": "segmentation",
+}
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_blueprint_is_listed_and_does_what_its_template_does(host, shared_editor, name):
+    """The host lists it for this pack; the editor makes the template's sampler, settings and conditionings of it."""
+    assert [
+        entry["info"]["node_pack"] for entry in host.get("/global_subgraphs").values() if entry["name"] == name
+    ] == [f"custom_nodes.{host.folder}"]
+    shipped = by_title(api_form(BLUEPRINTS[name]))
+    shared_editor.open(host_server.PACK / "subgraphs" / f"{name}.json")
+    assert shared_editor.missing_nodes() == [] and not shared_editor.errors
+    made = by_title(shared_editor.api_form())
+    for title, (kind, inputs) in shipped.items():
+        if title in made and not title.startswith("Negative"):
+            assert made[title][0] == kind
+            assert {key: made[title][1].get(key) for key in inputs} == inputs, title
+    assert {"Balance both branches", "Balance settings", "Decode"} <= made.keys() & shipped.keys()
+
+
+def test_values_on_the_node_of_a_subgraph_are_those_that_run(editor):
+    """Each goes to every node inside that has a use for it."""
+    editor.open(WORKFLOWS / "quickstart.json")
+    editor.page.evaluate(
+        """() => { for (const widget of app.graph.nodes.find(n => n.subgraph).widgets) {
+            if (widget.name === "prompt") widget.value = "a blue cross above a green star";
+            if (widget.name === "width") widget.value = 96;
+            if (widget.name === "seed") widget.value = 5;
+        } }"""
+    )
+    made = by_title(editor.api_form())
+    assert made["Prompt"][1]["value"] == "a blue cross above a green star"
+    assert [made[title][1]["width"] for title in ("Bundled models", "Layout from the prompt")] == [96, 96]
+    samplers = ("Balance both branches", "Fidelity branch alone", "Spatial branch alone")
+    assert [made[title][1]["seed"] for title in samplers] == [5, 5, 5]
+
+
+def test_warning_of_a_node_inside_a_subgraph_is_shown_once_where_the_user_is(host, editor):
+    editor.open(WORKFLOWS / "quickstart.json")
+    editor.page.evaluate(
+        """() => { const node = app.graph.nodes.find(n => n.subgraph);
+            node.widgets.find(w => w.name === "prompt").value = "a red dragon above a blue square"; }"""
+    )
+    entry = finished(host, editor, editor.run())
+    assert entry["status"]["status_str"] == "success", host_server.error_of(entry)
+    toast = editor.page.locator(".p-toast-message-warn")
+    toast.first.wait_for()
+    assert len(toast.all()) == 1 and "never seen dragon" in toast.inner_text()

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from realcompo_core.layout import Layout, LayoutObject
-from realcompo_core.layout.drawing import PAPER, draw_layout
+from realcompo_core.layout.drawing import PAPER, draw_layout, readable_size
 from realcompo_core.palettes import OBJECTS, color_of
 
 
@@ -76,3 +76,21 @@ def test_background_is_scaled_and_left_unchanged():
     assert picture.shape == (80, 120, 3)
     assert tuple(picture[10, 10]) == (10, 200, 30)
     assert photo.size == (37, 53) and photo.getextrema() == ((10, 10), (200, 200), (30, 30))
+
+
+@pytest.mark.parametrize(
+    "size, readable",
+    [((128, 128), (512, 512)), ((192, 128), (768, 512)), ((512, 512), (512, 512)), ((1024, 300), (1024, 300))],
+)
+def test_small_pictures_are_drawn_at_a_whole_multiple_of_their_size(size, readable):
+    assert readable_size(size) == readable
+
+
+def test_label_covers_little_of_the_picture_of_a_small_latent():
+    """At 128 pixels a label was as wide as its box and hid those beside it."""
+    layout = Layout(
+        (LayoutObject("a red circle", (0.1, 0.3, 0.4, 0.6)), LayoutObject("a blue square", (0.6, 0.3, 0.9, 0.6)))
+    )
+    picture = pixels(layout, readable_size((128, 128)))
+    for index in (0, 1):
+        assert is_color(picture, color_of(index)).mean() < 0.02

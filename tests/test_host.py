@@ -56,7 +56,7 @@ def latent_of(host, workflow: dict, source: list) -> torch.Tensor:
     return load_file(host.file(saved))["latent_tensor"]
 
 
-OUTPUTS = ("SaveImage", "PreviewImage", "RealCompoBalanceReport")
+OUTPUTS = ("SaveImage", "PreviewImage", "RealCompoLayoutPreview", "RealCompoBalanceReport")
 
 
 def interface(info: dict) -> dict:
@@ -89,10 +89,26 @@ def test_quickstart_gives_a_picture_and_a_report(host, quickstart):
     outputs = host.run(quickstart)
     pictures = {key: Image.open(host.file(out["images"][0])) for key, out in outputs.items() if out.get("images")}
     sizes = {quickstart[key]["class_type"]: picture.size for key, picture in pictures.items()}
-    assert sizes["SaveImage"] == (128, 128) and sizes["RealCompoBalanceReport"][0] > 1000
+    assert sizes["SaveImage"] == sizes["RealCompoLayoutPreview"] == (512, 512)
+    assert sizes["RealCompoBalanceReport"][0] > 1000
     (saved,) = (p for key, p in pictures.items() if quickstart[key]["class_type"] == "SaveImage")
     red, _, blue = np.asarray(saved.convert("RGB"), dtype=int).transpose(2, 0, 1)
-    assert (red - blue)[:, :64].max() > 100 and (blue - red)[:, 64:].max() > 60
+    assert (red - blue)[:, :256].max() > 100 and (blue - red)[:, 256:].max() > 60
+
+
+def test_layout_is_shown_again_where_it_is_cached(host, quickstart):
+    """In a run with another seed, and when the workflow is opened and run again: on each node that showed it."""
+
+    def shown() -> dict:
+        """What an editor is told: a prompt without a client has nothing of what is cached in 0.8.0."""
+        return host.wait(host.post("/prompt", {"prompt": quickstart, "client_id": "editor"})["prompt_id"])["outputs"]
+
+    first = shown()
+    sampler(quickstart).update(seed=8)
+    for _ in range(2):
+        again = shown()
+        assert again["layout"] == first["layout"] and first["layout"]["images"] and first["layout"]["text"]
+        assert again["layout_shown"]["images"]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -12,17 +12,18 @@ from PIL import Image, ImageDraw
 from realcompo_cli.page import page
 from realcompo_cli.report import Picture, Report, legend_rows
 from realcompo_cli.sheet import sheet
+from realcompo_core.attention.drawing import View
 from realcompo_core.attention.reading import Gradient
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.balancer import Balancer
 from realcompo_core.guidance.branch import branch_names
 from realcompo_core.guidance.drawing import draw_report, draw_reports
-from realcompo_core.guidance.report import TraceReport
+from realcompo_core.guidance.report import ATTENTION_COLORS, TraceReport
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.trace import Trace, TraceStep
 from realcompo_core.layout import Layout, LayoutObject
 from realcompo_core.layout.drawing import ascii_text
-from realcompo_core.palettes import BRANCHES, color_of, colorize
+from realcompo_core.palettes import BRANCHES, PALETTES, color_of, colorize
 from realcompo_core.sampling.samplers import plms
 
 PHRASES = ["a small yellow triangle", "a large purple star"]
@@ -344,3 +345,7 @@ def test_long_notes_are_wrapped_inside_the_picture(written):
     picture = np.asarray(draw_report(shown))
     assert (picture[:, -20:] == 255).all()
     assert ascii_text("“–”") == '"-"'
+
+
+def test_attention_has_the_colours_of_the_viewer():
+    assert ATTENTION_COLORS == PALETTES[View().palette]

@@ -37,6 +37,7 @@ from .coverage import check_coverage
 from .joined_passes import joined_passes
 from .messages import warn_on_node
 from .prompt_tokens import prompt_groups, with_places
+from .shapescenes import unknown_to
 from .unet_attention import UNetAttention
 
 POST_CFG = "sampler_post_cfg_function"  # in the host's model options: functions of the guided result
@@ -70,6 +71,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         check_branches(branches)
         self._groups: list[TokenGroup] = prompt_groups(clip, layout, include_adjectives)
         branches, self.warnings = with_places(clip, layout, self._groups, branches)
+        self.warnings += unknown_to(clip, layout.prompt)
         models = _loaded_together(branches)
         super().__init__(models[0])
         self._others = [comfy.samplers.CFGGuider(model) for model in models[1:]]

@@ -6,6 +6,7 @@ models as they treat SD1.5.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import comfy.clip_model
@@ -42,6 +43,9 @@ from shapescenes.sizes import (
 )
 from shapescenes.tiny_vae import TinyVAE
 from shapescenes.tokenizer import tokenizer
+from shapescenes.world import COLOURS, SHAPES, vocabulary
+
+from .messages import warn_on_node
 
 
 class Ratio(float):
@@ -174,7 +178,12 @@ def load_layout_branch() -> ModelPatcher:
     return _patcher(gligen, device, comfy.model_management.unet_offload_device())
 
 
+NO_WORDS = re.compile(r":[\d.]+(?=\))|embedding:\S+")  # weights and embeddings in a prompt
+
+
 class WorldTokenizer(comfy.sd1_clip.SDTokenizer):
+    """Says on the node that encodes a text which of its words the models have never seen."""
+
     def __init__(self, embedding_directory=None, tokenizer_data=None):
         super().__init__(
             tokenizer_path="",
@@ -189,6 +198,27 @@ class WorldTokenizer(comfy.sd1_clip.SDTokenizer):
     def from_pretrained(path: str):
         """The host asks the tokenizer's class for an instance. It splits long prompts itself: no warning is due."""
         return tokenizer(max_length=10**6)
+
+    def tokenize_with_weights(self, text: str, *args, **kwargs):
+        warn_on_node(unknown_words(text))
+        return super().tokenize_with_weights(text, *args, **kwargs)
+
+
+def unknown_words(text: str) -> list[str]:
+    """A warning that names the words of the text which the world lacks; none if it has them all."""
+    words = dict.fromkeys(re.findall(r"\w+", NO_WORDS.sub(" ", text.lower())))
+    unknown = [word for word in words if word not in vocabulary()]
+    if not unknown:
+        return []
+    return [
+        f"the bundled models have never seen {', '.join(unknown)}: what they draw for it is chance. They know "
+        f"{', '.join(SHAPES)}, and {', '.join(COLOURS)}; for all else use a checkpoint of your own"
+    ]
+
+
+def unknown_to(clip, text: str) -> list[str]:
+    """`unknown_words`, if `clip` is the bundled one."""
+    return unknown_words(text) if isinstance(getattr(clip.tokenizer, "clip_l", None), WorldTokenizer) else []
 
 
 class TextTransformer(comfy.clip_model.CLIPTextModel):

@@ -20,7 +20,7 @@ from ..palettes import DIVERGING, PALETTES, branch_color, colorize, hex_of
 from .trace import Trace, TraceStep
 
 COLUMNS = 8  # at most so many steps are shown of each map
-WEIGHT_COLORS, ATTENTION_COLORS = DIVERGING, PALETTES["inferno"]
+WEIGHT_COLORS, ATTENTION_COLORS = DIVERGING, PALETTES["viridis"]  # those of the Attention Map Viewer
 # Of each branch's curves: lengths of strokes and gaps in line widths. Without any the line is whole.
 DASHES = ((4, 2), (), (1, 1.5), (7, 2, 1, 2), (9, 2), (1, 4))
 

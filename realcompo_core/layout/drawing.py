@@ -13,6 +13,7 @@ from .pose import MIN_CONFIDENCE, limbs_of
 
 Size = tuple[int, int]  # width, height
 
+READABLE = 512  # pixels that the shorter side of a small picture of a layout comes near to
 PAPER = (247, 247, 245)
 PLATE = (25, 25, 30)
 ASCII_PUNCTUATION = str.maketrans("‘’“”–—×", "''\"\"--x")  # for Pillow's own font; accents are dropped
@@ -40,6 +41,15 @@ def draw_layout(layout: Layout, size: Size = (512, 512), background: Image.Image
     for index, item in by_area[::-1]:  # a small box has the fewest places for its label
         plates.append(_draw_label(draw, item, size, color_of(index), font, bottom, plates))
     return picture
+
+
+def readable_size(size: Size) -> Size:
+    """A whole multiple of `size` at which the labels leave their boxes to be seen; `size` itself if it is large enough.
+
+    The shorter side has 257 pixels or more then: 128 x 128 is drawn at 512 x 512.
+    """
+    times = max(1, READABLE // min(size))
+    return size[0] * times, size[1] * times
 
 
 def _area(box: Box) -> float:

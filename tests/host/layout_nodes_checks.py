@@ -139,7 +139,7 @@ def check_rules_layout_in_every_form():
     assert boxes[0]["label"] == boxes[0]["metadata"]["desc"] == "a red circle"
     assert {type(boxes[0][key]) for key in ("x", "y", "width", "height")} == {int}
     assert set(json.loads(elements)[0]) == {"type", "bbox", "desc"}
-    assert preview.shape == (1, 128, 256, 3) and preview.dtype == torch.float32 and 0.1 < preview.mean() < 1
+    assert preview.shape == (1, 512, 1024, 3) and preview.dtype == torch.float32 and 0.1 < preview.mean() < 1
     assert json.loads(shown["text"][0]) == layout.to_dict() and len(shown["images"]) == 1
 
 
@@ -412,12 +412,12 @@ def check_control_pictures():
 def check_json_and_preview():
     layout = layout_of(("a red circle", [0, 0, 0.5, 1]))
     (alone, text), shown = call("LayoutPreview", layout=layout, **SIZE)
-    assert alone.shape == (1, 128, 256, 3) and len(shown.as_dict()["images"]) == 1
+    assert alone.shape == (1, 512, 1024, 3) and len(shown.as_dict()["images"]) == 1
     (again,), _ = call("LayoutFromJSON", layout_json=text, prompt=PROMPT)
     assert again.objects[0].box == (0, 0, 0.5, 1) and again.prompt == PROMPT
     photos = torch.stack([torch.zeros(64, 96, 3), torch.ones(64, 96, 3)])
     (over, _), _ = call("LayoutPreview", layout=layout, **SIZE, background=photos)
-    assert over.shape == (2, 64, 96, 3) and over[0].mean() < over[1].mean()
+    assert over.shape == (2, 512, 768, 3) and over[0].mean() < over[1].mean()
     fails("LayoutFromJSON", "no JSON", layout_json="a cat")
     fails("LayoutFromJSON", "a red circle", layout_json=text, prompt="a cat")
 

@@ -82,6 +82,25 @@ def check_tokens_and_text():
     same(torch.cat([pooled(phrase) for phrase in WANTED["phrases"]]), WANTED["pooled"])
 
 
+def check_words_that_the_models_have_never_seen_are_named():
+    """On the node that encodes them; not those of the world, weights and embeddings."""
+    told, family.warn_on_node = [], lambda warnings: told.append(warnings)
+    try:
+        CLIP.tokenize("(a red:1.2) circle to the left of two Blue squares, embedding:mine")
+        CLIP.tokenize("a red dragon, photo of a (dragon:0.7)")
+    finally:
+        family.warn_on_node = importlib.import_module("realcompo_pack.nodes.host.messages").warn_on_node
+    known, (unknown,) = told
+    assert known == [] and "never seen dragon, photo:" in unknown and "circle" in unknown
+    guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
+    layouts = importlib.import_module("realcompo_core.layout")
+    encoded = [[CLIP.encode_from_tokens(CLIP.tokenize("a dragon")), {}]]
+    branch = guiders.BranchInput(MODEL, encoded, encoded, 3.0)
+    layout = layouts.Layout((layouts.LayoutObject("a dragon", (0.1, 0.1, 0.5, 0.5)),), prompt="a dragon")
+    (warning,) = guiders.BalancedGuider([branch, branch], layout, CLIP).warnings  # which the report shows
+    assert "never seen dragon:" in warning
+
+
 def check_weighted_words():
     plain, weighted = (CLIP.tokenize(text) for text in ("a red circle", "a (red:1.3) circle"))
     assert [weight for _, weight in weighted["l"][0][:4]] == [1.0, 1.0, 1.3, 1.0]
