@@ -9,10 +9,13 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import comfy.model_management
+import folder_paths
 import torch
 from aiohttp import web
+from safetensors.torch import save_file
 from server import PromptServer
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -41,6 +44,7 @@ class Layers:
             raise FAULTS[self._fault]()
 
 
+LORA_RANK = 8
 LAYERS = Layers()
 WATCHED: list[nn.Module] = []
 register_module_forward_pre_hook(LAYERS)
@@ -57,6 +61,20 @@ def digest(tensors: Iterable[Tensor]) -> str:
 def live_tensors() -> list[Tensor]:
     gc.collect()
     return [found for found in gc.get_objects() if issubclass(type(found), Tensor)]
+
+
+def write_loras(count: int, folder: Path) -> None:
+    """`0.safetensors` and so on: random LoRAs for the attention layers of the watched UNet, alike in size."""
+    layers = dict(WATCHED[0].diffusion_model.named_modules())
+    linear = {name: layer for name, layer in layers.items() if ".attn" in name and isinstance(layer, nn.Linear)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        random, weights = torch.Generator().manual_seed(number), {}
+        for name, layer in linear.items():
+            sides = {"A": (LORA_RANK, layer.in_features), "B": (layer.out_features, LORA_RANK)}
+            for side, shape in sides.items():
+                weights[f"diffusion_model.{name}.lora_{side}.weight"] = 0.05 * torch.randn(shape, generator=random)
+        save_file(weights, folder / f"{number}.safetensors")
 
 
 class WatchedModels:
@@ -96,6 +114,12 @@ class Digests:
 @PromptServer.instance.routes.post("/reliability/arm")
 async def arm(request):
     LAYERS.arm(**await request.json())
+    return web.json_response({})
+
+
+@PromptServer.instance.routes.post("/reliability/loras")
+async def loras(request):
+    write_loras(**await request.json(), folder=Path(folder_paths.get_folder_paths("loras")[0]))
     return web.json_response({})
 
 
