@@ -3,13 +3,15 @@
     python benchmarks/reliability.py interrupts --count 100
 
 Parts: `replies` and `prompts` (fuzzed, without a host), `interrupts`, `exceptions`, `memory` (simulated lack of it),
-`row` (prompts in a row), `loras` (another one in each prompt) and `kills` (of the host, while it writes a checkpoint).
+`gradients` (both, in backward passes), `row` (prompts in a row), `loras` (another one in each prompt) and `kills` (of
+the host, while it writes a checkpoint).
 
-`interrupts`, `exceptions` and `memory` disturb one prompt at a random moment, then run the reference prompt, all of it
-anew. Its latent and picture must be those of an undisturbed host, bit for bit, and so must be all weights in memory.
-Disturbed prompts balance with and without look-ahead, half of them with a LoRA on the fidelity branch. Exceptions are
-raised in a random call of a random layer: of the UNet, GLIGEN, the text encoder or the autoencoder. Lack of memory is
-raised there once, or from there on until the prompt ends.
+`interrupts`, `exceptions`, `memory` and `gradients` disturb one prompt at a random moment, then run the reference
+prompt, all of it anew. Its latent and picture must be those of an undisturbed host, bit for bit, and so must be all
+weights in memory. Disturbed prompts balance with and without look-ahead, half of them with a LoRA on the fidelity
+branch. Exceptions are raised in a random call of a random layer: of the UNet, GLIGEN, the text encoder or the
+autoencoder. Lack of memory is raised there once, or from there on until the prompt ends. `gradients` raises either
+where the gradient of a random layer's result is computed.
 
 Growth compares the resident memory of the host's process: the median of the last tenth of the prompts with that of the
 second tenth (the first warms up). Trends are slopes of a straight line, per 100 prompts. `tensors` are those alive in
@@ -33,7 +35,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -108,8 +110,8 @@ class ProbedHost(HostServer):
             self.stop()
             raise
 
-    def arm(self, fault: str = "", at: int = 0, lasting: bool = False) -> None:
-        self.post("/reliability/arm", {"fault": fault, "at": at, "lasting": lasting})
+    def arm(self, fault: str = "", at: int = 0, lasting: bool = False, backward: bool = False) -> None:
+        self.post("/reliability/arm", {"fault": fault, "at": at, "lasting": lasting, "backward": backward})
 
     def state(self) -> dict:
         return self.get("/reliability/state")
@@ -253,22 +255,23 @@ def interrupts(arguments: argparse.Namespace) -> dict:
     return {**found, "seconds until it ended": answered}
 
 
-def faults(fault: str, arguments: argparse.Namespace) -> dict:
-    calls: dict[tuple, int] = {}
+def faults(kinds: Sequence[str], backward: bool, arguments: argparse.Namespace) -> dict:
+    counts: dict[tuple, int] = {}
 
     def disturb(host: ProbedHost, rng: random.Random) -> str | None:
         nodes = any_workflow(rng)
-        kind = nodes["settings"]["inputs"]["mode"], "lora" in nodes
-        if kind not in calls:
+        of = nodes["settings"]["inputs"]["mode"], "lora" in nodes
+        if of not in counts:
             host.arm()
             host.run(nodes)
-            calls[kind] = host.state()["calls"]
-        lasting = fault == "memory" and rng.random() < 0.5
-        host.arm(fault, rng.randint(1, calls[kind]), lasting)
+            counts[of] = host.state()["results" if backward else "calls"]
+        fault = rng.choice(kinds)
+        host.arm(fault, rng.randint(1, counts[of]), fault == "memory" and rng.random() < 0.5, backward)
         entry = host.wait(host.queue(nodes))
         if not host.state()["raised"]:
             return None
         if entry["status"]["status_str"] == "success":
+            assert fault == "memory", "an exception was swallowed"
             return "picture all the same"
         message = error_of(entry)
         named = "simulated" in message or fault == "memory" and "not enough memory" in message
@@ -391,8 +394,9 @@ PARTS = {
     "replies": (replies, 10_000),
     "prompts": (prompts, 10_000),
     "interrupts": (interrupts, 100),
-    "exceptions": (partial(faults, "exception"), 100),
-    "memory": (partial(faults, "memory"), 100),
+    "exceptions": (partial(faults, ["exception"], False), 100),
+    "memory": (partial(faults, ["memory"], False), 100),
+    "gradients": (partial(faults, ["exception", "memory"], True), 100),
     "row": (row, 200),
     "loras": (loras, 50),
     "kills": (kills, 100),

@@ -1,7 +1,7 @@
 """What `benchmarks/reliability.py` puts into a host: faults on demand, and what they leave behind.
 
 A host loads this folder as a pack. Every call of a layer in the host's process is counted; at a chosen one, the layer
-raises instead of computing.
+raises instead of computing, or the gradient of its result does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aiohttp import web
 from safetensors.torch import save_file
 from server import PromptServer
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 FAULTS = {
     "exception": lambda: RuntimeError("simulated fault"),
@@ -27,27 +27,43 @@ FAULTS = {
 
 
 class Layers:
-    """Counts layers' calls since `arm`; call `at` raises the fault, with `lasting` all later ones too."""
+    """Counts since `arm` the layers' calls and their results that have a gradient.
+
+    Call `at` raises the fault, or with `backward` the gradient of result `at`. With `lasting`, all later ones do too.
+    """
 
     def __init__(self):
-        self.calls = self.raised = 0
         self.arm()
 
-    def arm(self, fault: str = "", at: int = 0, lasting: bool = False) -> None:
-        self.calls = self.raised = 0
-        self._fault, self._at, self._lasting = fault, at, lasting
+    def arm(self, fault: str = "", at: int = 0, lasting: bool = False, backward: bool = False) -> None:
+        self.calls = self.results = self.raised = 0
+        self._fault, self._at, self._lasting, self._backward = fault, at, lasting, backward
 
-    def __call__(self, layer: nn.Module, inputs: tuple) -> None:
+    def before(self, layer: nn.Module, inputs: tuple) -> None:
         self.calls += 1
-        if self._fault and (self.calls == self._at or self._lasting and self.calls > self._at):
-            self.raised += 1
-            raise FAULTS[self._fault]()
+        if self._is_due(self.calls, backward=False):
+            self._fail()
+
+    def after(self, layer: nn.Module, inputs: tuple, result: object) -> None:
+        if isinstance(result, Tensor) and result.requires_grad:
+            self.results += 1
+            if self._is_due(self.results, backward=True):
+                result.register_hook(self._fail)
+
+    def _is_due(self, count: int, backward: bool) -> bool:
+        due = count == self._at or self._lasting and count > self._at
+        return bool(self._fault) and backward == self._backward and due
+
+    def _fail(self, gradient: Tensor | None = None) -> None:
+        self.raised += 1
+        raise FAULTS[self._fault]()
 
 
 LORA_RANK = 8
 LAYERS = Layers()
 WATCHED: list[nn.Module] = []
-register_module_forward_pre_hook(LAYERS)
+register_module_forward_pre_hook(LAYERS.before)
+register_module_forward_hook(LAYERS.after)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
@@ -125,11 +141,12 @@ async def loras(request):
 
 @PromptServer.instance.routes.get("/reliability/state")
 async def state(request):
-    """The layers' calls since `arm`, how many of them raised, the weights of all watched models, and live tensors."""
+    """The layers' counts since `arm`, the digest of all watched models' weights, and live tensors."""
     tensors = live_tensors()
     return web.json_response(
         {
             "calls": LAYERS.calls,
+            "results": LAYERS.results,
             "raised": LAYERS.raised,
             "weights": digest(tensor for module in WATCHED for tensor in module.state_dict().values()),
             "tensors": len(tensors),
