@@ -6,6 +6,7 @@ raises instead of computing, or the gradient of its result does.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 from collections.abc import Iterable
@@ -74,9 +75,26 @@ def digest(tensors: Iterable[Tensor]) -> str:
     return found.hexdigest()
 
 
-def live_tensors() -> list[Tensor]:
+class AllocatorState(ctypes.Structure):
+    """`struct mallinfo2` of glibc."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def allocated_bytes() -> int:
+    """What the C library's allocator has given out and not got back, so without the gaps between; glibc only."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = AllocatorState
+    found = mallinfo()
+    return found.uordblks + found.hblkhd
+
+
+def live_tensors() -> int:
     gc.collect()
-    return [found for found in gc.get_objects() if issubclass(type(found), Tensor)]
+    return sum(issubclass(type(found), Tensor) for found in gc.get_objects())
 
 
 def write_loras(count: int, folder: Path) -> None:
@@ -142,15 +160,15 @@ async def loras(request):
 @PromptServer.instance.routes.get("/reliability/state")
 async def state(request):
     """The layers' counts since `arm`, the digest of all watched models' weights, and live tensors."""
-    tensors = live_tensors()
     return web.json_response(
         {
             "calls": LAYERS.calls,
             "results": LAYERS.results,
             "raised": LAYERS.raised,
             "weights": digest(tensor for module in WATCHED for tensor in module.state_dict().values()),
-            "tensors": len(tensors),
-            "tensor_bytes": sum(tensor.nbytes for tensor in tensors if tensor.layout == torch.strided),
+            "allocated": allocated_bytes(),
+            "objects": len(gc.get_objects()),
+            "tensors": live_tensors(),
         }
     )
 
