@@ -13,9 +13,10 @@ branch. Exceptions are raised in a random call of a random layer: of the UNet, G
 autoencoder. Lack of memory is raised there once, or from there on until the prompt ends. `gradients` raises either
 where the gradient of a random layer's result is computed.
 
-Growth compares the resident memory of the host's process: the median of the last tenth of the prompts with that of the
-second tenth (the first warms up). Trends are slopes of a straight line, per 100 prompts. `tensors` are those alive in
-the host at the end, above those after the second tenth.
+Growth compares the median of the last tenth of the prompts with that of the second tenth; the first warms up. `resident`
+is the memory of the host's process; `allocated` is what the C library has given out and not got back, without the gaps
+that fragmentation leaves. Trends are slopes of a straight line, per 100 prompts. `tensors` are those alive in the host
+at the end, above those after the second tenth.
 
 `kills` trains all weights with a checkpoint at every step, kills the host (SIGKILL) while one is written, starts it
 again and looks whether training goes on from the newest finished one. At the end the run must have the same
@@ -181,25 +182,38 @@ class Reference:
 
 
 class Memory:
-    """Resident bytes and live tensors of a host after each prompt."""
+    """A host's resident bytes, bytes given out by its allocator, and live tensors, after each prompt."""
 
     def __init__(self, host: ProbedHost):
-        self._host, self._bytes, self._tensors = host, [], []
+        self._host = host
+        self._resident: list[int] = []
+        self._allocated: list[int] = []
+        self._tensors: list[int] = []
 
     def note(self) -> None:
-        self._tensors.append(self._host.state()["tensors"])
-        self._bytes.append(self._host.resident_bytes())
+        state = self._host.state()
+        self._allocated.append(state["allocated"])
+        self._tensors.append(state["tensors"])
+        self._resident.append(self._host.resident_bytes())
 
     def summary(self) -> dict:
-        tenth = max(1, len(self._bytes) // 10)
-        early = statistics.median(self._bytes[tenth : 2 * tenth])
-        late = statistics.median(self._bytes[-tenth:])
+        resident, resident_growth = growth(self._resident)
+        allocated, allocated_growth = growth(self._allocated)
+        tenth = len(self._tensors) // 10
         return {
-            "megabytes": round(early / 1e6),
-            "growth": f"{late / early - 1:+.2%}",
-            "megabytes per 100 prompts": round(slope(self._bytes[tenth:]) * 100 / 1e6, 2),
+            "resident megabytes": round(resident / 1e6),
+            "resident growth": f"{resident_growth:+.2%}",
+            "allocated megabytes": round(allocated / 1e6),
+            "allocated growth": f"{allocated_growth:+.2%}",
             "tensors": self._tensors[-1] - self._tensors[min(2 * tenth, len(self._tensors) - 1)],
         }
+
+
+def growth(sizes: Sequence[float]) -> tuple[float, float]:
+    """The median of the second tenth, and by which share of it that of the last tenth is larger."""
+    tenth = max(1, len(sizes) // 10)
+    early, late = statistics.median(sizes[tenth : 2 * tenth]), statistics.median(sizes[-tenth:])
+    return early, late / early - 1
 
 
 def slope(values: list[float]) -> float:
