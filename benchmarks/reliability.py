@@ -13,10 +13,10 @@ branch. Exceptions are raised in a random call of a random layer: of the UNet, G
 autoencoder. Lack of memory is raised there once, or from there on until the prompt ends. `gradients` raises either
 where the gradient of a random layer's result is computed.
 
-Growth compares the median of the last tenth of the prompts with that of the second tenth; the first warms up. `resident`
-is the memory of the host's process; `allocated` is what the C library has given out and not got back, without the gaps
-that fragmentation leaves. Trends are slopes of a straight line, per 100 prompts. `tensors` are those alive in the host
-at the end, above those after the second tenth.
+Growth compares the median of the last tenth of the prompts with that of the second tenth; the first warms up.
+`resident` is the memory of the host's process; `allocated` is what the C library has given out and not got back,
+without the gaps that fragmentation leaves. Trends are slopes of a straight line, per 100 prompts. `tensors` are those
+alive in the host at the end, above those after the second tenth.
 
 `kills` trains all weights with a checkpoint at every step, kills the host (SIGKILL) while one is written, starts it
 again and looks whether training goes on from the newest finished one. At the end the run must have the same
@@ -114,8 +114,9 @@ class ProbedHost(HostServer):
     def arm(self, fault: str = "", at: int = 0, lasting: bool = False, backward: bool = False) -> None:
         self.post("/reliability/arm", {"fault": fault, "at": at, "lasting": lasting, "backward": backward})
 
-    def state(self) -> dict:
-        return self.get("/reliability/state")
+    def layers(self) -> dict:
+        """How many calls, results with a gradient and faults there were since `arm`."""
+        return self.get("/reliability/layers")
 
     def processor_seconds(self) -> float:
         """Of the host's process so far: other programs do not count."""
@@ -174,7 +175,7 @@ class Reference:
 
     def _found(self) -> tuple:
         found = digests(self._host, workflow())
-        return *found, self._host.state()["weights"]
+        return *found, self._host.get("/reliability/weights")
 
     def differs(self) -> list[str]:
         parts = zip(("latent", "picture", "weights"), self._found(), self._expected, strict=True)
@@ -191,9 +192,9 @@ class Memory:
         self._tensors: list[int] = []
 
     def note(self) -> None:
-        state = self._host.state()
-        self._allocated.append(state["allocated"])
-        self._tensors.append(state["tensors"])
+        memory = self._host.get("/reliability/memory")
+        self._allocated.append(memory["allocated"])
+        self._tensors.append(memory["tensors"])
         self._resident.append(self._host.resident_bytes())
 
     def summary(self) -> dict:
@@ -278,11 +279,11 @@ def faults(kinds: Sequence[str], backward: bool, arguments: argparse.Namespace) 
         if of not in counts:
             host.arm()
             host.run(nodes)
-            counts[of] = host.state()["results" if backward else "calls"]
+            counts[of] = host.layers()["results" if backward else "calls"]
         fault = rng.choice(kinds)
         host.arm(fault, rng.randint(1, counts[of]), fault == "memory" and rng.random() < 0.5, backward)
         entry = host.wait(host.queue(nodes))
-        if not host.state()["raised"]:
+        if not host.layers()["raised"]:
             return None
         if entry["status"]["status_str"] == "success":
             assert fault == "memory", "an exception was swallowed"

@@ -157,20 +157,21 @@ async def loras(request):
     return web.json_response({})
 
 
-@PromptServer.instance.routes.get("/reliability/state")
-async def state(request):
-    """The layers' counts since `arm`, the digest of all watched models' weights, and live tensors."""
-    return web.json_response(
-        {
-            "calls": LAYERS.calls,
-            "results": LAYERS.results,
-            "raised": LAYERS.raised,
-            "weights": digest(tensor for module in WATCHED for tensor in module.state_dict().values()),
-            "allocated": allocated_bytes(),
-            "objects": len(gc.get_objects()),
-            "tensors": live_tensors(),
-        }
-    )
+@PromptServer.instance.routes.get("/reliability/layers")
+async def layers(request):
+    """The layers' counts since `arm`."""
+    return web.json_response({"calls": LAYERS.calls, "results": LAYERS.results, "raised": LAYERS.raised})
+
+
+@PromptServer.instance.routes.get("/reliability/weights")
+async def weights(request):
+    """The digest of all watched models' weights."""
+    return web.json_response(digest(tensor for module in WATCHED for tensor in module.state_dict().values()))
+
+
+@PromptServer.instance.routes.get("/reliability/memory")
+async def memory(request):
+    return web.json_response({"tensors": live_tensors(), "allocated": allocated_bytes()})
 
 
 NODE_CLASS_MAPPINGS = {"ReliabilityWatchedModels": WatchedModels, "ReliabilityDigests": Digests}
