@@ -402,7 +402,7 @@ def same(one: object, other: object) -> bool:
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    return one == other
+    return one == other or one != one and other != other  # NaN is the share of a step whose nouns have no mask
 
 
 PARTS = {

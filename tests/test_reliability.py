@@ -27,6 +27,12 @@ def test_a_part_ends_with_another_error_than_the_named_ones():
         reliability.fuzzed(1, 0, crash)
 
 
+def test_states_are_the_same_where_both_say_nothing():
+    nan = float("nan")
+    assert reliability.same({"share": [0.5, nan]}, {"share": [0.5, float("nan")]})
+    assert not reliability.same({"share": [0.5, nan]}, {"share": [0.5, 0.0]})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", IN_HOST)
 def test_a_few_rounds_in_each_host(host_folder, part):
