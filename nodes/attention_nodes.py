@@ -31,6 +31,7 @@ from realcompo_core.files import write_file
 from realcompo_core.palettes import PALETTES
 
 from .host.connections import output_is_used
+from .host.folders import inside
 from .host.prompt_tokens import prompt_words
 from .host.recording import recorded
 from .schema import ADVANCED, schema
@@ -378,7 +379,9 @@ def _as_numbers(shown: Shown) -> dict:
 
 
 def _export(maps: AttentionMaps, text: str, kind: str, prefix: str) -> None:
-    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    output = folder_paths.get_output_directory()
+    inside(output, prefix, "filename_prefix")
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, output)
     path = Path(folder) / f"{name}_{counter:05}.{kind}"
     while path.exists():
         counter += 1
