@@ -1,5 +1,6 @@
 // The node's widgets, which the panel shows and changes: what is chosen here is what the next run draws.
 
+import { app } from "../../../scripts/app.js";
 import { ALL } from "./maps.js";
 
 const same = { read: (value) => value, write: (value) => value };
@@ -75,7 +76,9 @@ export class Widgets {
     const written = shared?.write(value, maps);
     if (!widget || written === undefined) return;
     this.seen[shared.widget] = written;
-    if (widget.value !== written) widget.value = written;
+    if (widget.value === written) return;
+    widget.value = written;
+    widget.callback?.(written, app.canvas, this.node); // as for the user: some editors follow this alone
     this.node.setDirtyCanvas(true);
   }
 }
