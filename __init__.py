@@ -20,6 +20,10 @@ def _make_importable(name: str) -> None:
 async def comfy_entrypoint():
     for name in ("realcompo_core", "tokencompose_core", "shapescenes"):
         _make_importable(name)
-    from .nodes import RealCompoExtension
+    from server import PromptServer
 
+    from .nodes import RealCompoExtension
+    from .nodes.host.served import serve_from_odd_folder
+
+    serve_from_odd_folder(Path(__file__).parent, PromptServer.instance.routes)
     return RealCompoExtension()

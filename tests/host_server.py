@@ -51,10 +51,7 @@ def run_checks(host: Path, script: str, *arguments: Path) -> None:
 
 
 class HostServer:
-    """A ComfyUI with the pack in `custom_nodes/<folder>`: `url`, `log` (the text so far), `run(workflow)`.
-
-    Hosts serve no templates from folders with a space in the name, and no help from those with a dot.
-    """
+    """A ComfyUI with the pack in `custom_nodes/<folder>`: `url`, `log` (the text so far), `run(workflow)`."""
 
     def __init__(self, host: Path, base: Path, pack: Path = PACK, folder: str = "realcompo"):
         with socket.socket() as free:
@@ -63,7 +60,7 @@ class HostServer:
         self.url, self.base, self.folder = f"http://127.0.0.1:{port}", base, folder
         self._log = base / "server.log"
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
-            (base / name).mkdir(parents=True)
+            (base / name).mkdir(parents=True, exist_ok=True)
         (base / "custom_nodes" / folder).symlink_to(pack)
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
