@@ -20,10 +20,6 @@ def _make_importable(name: str) -> None:
 async def comfy_entrypoint():
     for name in ("realcompo_core", "tokencompose_core", "shapescenes"):
         _make_importable(name)
-    from server import PromptServer
-
     from .nodes import RealCompoExtension
-    from .nodes.host.served import serve_from_odd_folder
 
-    serve_from_odd_folder(Path(__file__).parent, PromptServer.instance.routes)
     return RealCompoExtension()
