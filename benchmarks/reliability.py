@@ -137,15 +137,15 @@ def probed(arguments: argparse.Namespace) -> Iterator[ProbedHost]:
 def workflow(mode: str = "one_pass", seed: int = 7, lora: int | None = None) -> dict:
     """The quickstart with watched models, and digests of its latent and picture in place of pictures."""
     nodes = json.loads(QUICKSTART.read_text(encoding="utf-8"))
-    for name in ("save", "report"):
-        del nodes[name]
+    needed = ("prompt", "models", "layout", "pos", "neg", "apply", "settings", "balance", "balance_decode")
+    nodes = {name: nodes[name] for name in needed}
     for node in nodes.values():
         for name, wire in node["inputs"].items():
             if isinstance(wire, list) and wire[0] == "models" and wire[1] < 4:
                 node["inputs"][name] = ["watched", wire[1]]
     models = {name: ["models", output] for output, name in enumerate(("model", "gligen", "clip", "vae"))}
     nodes["watched"] = {"class_type": "ReliabilityWatchedModels", "inputs": models}
-    results = {"latent": ["balance", 0], "image": ["decode", 0]}
+    results = {"latent": ["balance", 0], "image": ["balance_decode", 0]}
     nodes["digests"] = {"class_type": "ReliabilityDigests", "inputs": results}
     nodes["balance"]["inputs"].update(steps=STEPS, seed=seed)
     nodes["settings"]["inputs"]["mode"] = mode

@@ -55,8 +55,8 @@ def run_checks(host: Path, script: str, *arguments: Path) -> None:
 class HostServer:
     """A ComfyUI with the pack in `custom_nodes/<folder>`: `url`, `log` (the text so far), `run(workflow)`.
 
-    Hosts serve no templates from folders with a space in the name, and no help from those with a dot. A `base` that
-    another one has left behind is used as it is. environment: variables for the host besides those of this process.
+    A `base` that another one has left behind is used as it is. environment: variables for the host besides those of
+    this process.
     """
 
     def __init__(
