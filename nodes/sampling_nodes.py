@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import comfy.model_management
 import comfy.sample
@@ -16,6 +16,7 @@ from realcompo_core.guidance.branch import branch_names
 from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.named_settings import CONSTANT
+from realcompo_core.guidance.presets import DEFAULT, PRESETS
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.weight_schedule import WeightSchedule
 
@@ -34,9 +35,7 @@ from .types import (
     LayoutType,
 )
 
-SETTINGS_TIP = (
-    "From Balance Settings. Without it: one pass, starting from the layout, fidelity alone after 60 % of the steps."
-)
+SETTINGS_TIP = "From Balance Preset or Balance Settings. Without it: the preset `balanced`."
 LAYOUT_TIP = "What is where. Its phrases must occur in its prompt; without objects the fidelity branch works alone."
 MAPS_SLOT = 2  # of the outputs of sampler and guider
 SCHEDULES = {"until t1": "step", "linear until t1": "linear", "cosine until t1": "cosine"}  # to WeightSchedule's shapes
@@ -53,7 +52,7 @@ CLIP_TIP = "The CLIP that encoded the positive conditionings: it tells which tok
 class NodeSettings:
     """The value of a BALANCE_SETTINGS socket."""
 
-    balance: BalanceSettings = field(default_factory=BalanceSettings)
+    balance: BalanceSettings = PRESETS[DEFAULT]
     spatial_weights: RegionWeights | WeightSchedule | None = None  # where weights are fixed
     layers: int = 0
     include_adjectives: bool = False
@@ -169,6 +168,67 @@ class LayoutGuidanceNode(io.ComfyNode):
         return io.NodeOutput(LayoutGuidance(scale=scale * strength, **settings))
 
 
+def layers_input() -> io.Input:
+    return io.Int.Input(
+        "layers",
+        default=0,
+        min=0,
+        max=8,
+        extra_dict=ADVANCED,
+        tooltip="Attention maps that are so many times smaller than the latent are read. 0 chooses: 4 "
+        "where the model has it (SD1.x, SD2.x, SDXL).",
+    )
+
+
+def adjectives_input() -> io.Input:
+    return io.Boolean.Input(
+        "include_adjectives",
+        default=False,
+        extra_dict=ADVANCED,
+        tooltip="Read an object's adjectives as well as its noun. On for ShapeScenes.",
+    )
+
+
+def detach_input() -> io.Input:
+    return io.Boolean.Input(
+        "detach_control",
+        default=False,
+        optional=True,
+        extra_dict=ADVANCED,
+        tooltip="On: the gradient does not flow through ControlNets. Faster, with less memory, and less exact.",
+    )
+
+
+class BalancePreset(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoBalancePreset",
+            display_name="Balance Preset",
+            description="Settings of the balancer by what a run may cost.",
+            search_aliases=["balance quality", "fast balance"],
+            inputs=[
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default=DEFAULT,
+                    tooltip="fast: nearly the time of one model. balanced: more exact, a little slower. best: the most "
+                    "exact, at about three times the time of one model.",
+                ),
+                layers_input(),
+                adjectives_input(),
+                detach_input(),
+            ],
+            outputs=[BalanceSettingsType.Output("settings", tooltip="For Balanced Guider and the sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, preset, layers, include_adjectives, detach_control=False) -> io.NodeOutput:
+        return io.NodeOutput(
+            NodeSettings(PRESETS[preset], None, layers, include_adjectives, detach_control=detach_control)
+        )
+
+
 class BalanceSettingsNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -241,21 +301,8 @@ class BalanceSettingsNode(io.ComfyNode):
                     "Coefficients move in this first share of the steps.",
                     extra_dict=ADVANCED,
                 ),
-                io.Int.Input(
-                    "layers",
-                    default=0,
-                    min=0,
-                    max=8,
-                    extra_dict=ADVANCED,
-                    tooltip="Attention maps that are so many times smaller than the latent are read. 0 chooses: 4 "
-                    "where the model has it (SD1.x, SD2.x, SDXL).",
-                ),
-                io.Boolean.Input(
-                    "include_adjectives",
-                    default=False,
-                    extra_dict=ADVANCED,
-                    tooltip="Read an object's adjectives as well as its noun. On for ShapeScenes.",
-                ),
+                layers_input(),
+                adjectives_input(),
                 io.Float.Input(
                     "spatial_weight_outside",
                     default=EVERYWHERE,
@@ -276,14 +323,7 @@ class BalanceSettingsNode(io.ComfyNode):
                     tooltip="With mode fixed: constant keeps the weights to the end, and t0 and t1 have no meaning. "
                     "Else they stay until t1, or fall from t0 to t1; then the fidelity branch finishes alone.",
                 ),
-                io.Boolean.Input(
-                    "detach_control",
-                    default=False,
-                    optional=True,
-                    extra_dict=ADVANCED,
-                    tooltip="On: the gradient does not flow through ControlNets. Faster, with less memory, and less "
-                    "exact.",
-                ),
+                detach_input(),
             ],
             outputs=[BalanceSettingsType.Output("settings", tooltip="For Balanced Guider and the sampler.")],
         )
@@ -483,4 +523,11 @@ def _guider(branches, layout, clip, settings: NodeSettings | None) -> BalancedGu
     )
 
 
-NODES = [BranchNode, LayoutGuidanceNode, BalanceSettingsNode, BalancedGuiderNode, DualUNetBalancerSampler]
+NODES = [
+    BranchNode,
+    LayoutGuidanceNode,
+    BalancePreset,
+    BalanceSettingsNode,
+    BalancedGuiderNode,
+    DualUNetBalancerSampler,
+]

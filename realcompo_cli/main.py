@@ -72,11 +72,20 @@ app = typer.Typer(
 PromptArgument = Annotated[str, typer.Argument(help="What the picture shows.", show_default=False)]
 ProviderOption = Annotated[str, typer.Option(help="Who proposes the layout; see `realcompo providers`.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0)]
+PresetOption = Annotated[
+    Literal["fast", "balanced", "best"] | None,
+    typer.Option(
+        help="Settings of the balancer by what a run may cost: nearly one model's time, a little more for more exact "
+        "pictures, or the most exact ones.",
+        show_default="balanced, if no setting is given",
+    ),
+]
 ModeOption = Annotated[
-    Literal["one_pass", "lookahead", "fixed"],
+    Literal["one_pass", "lookahead", "fixed"] | None,
     typer.Option(
         help="Read the maps of passes that are needed anyway, look one step ahead (the paper, slower), or mix with "
-        "fixed weights."
+        "fixed weights.",
+        show_default="the preset's; one_pass without one",
     ),
 ]
 SpatialWeightOption = Annotated[
@@ -115,7 +124,7 @@ T1Option = Annotated[
         help="Share of the steps after which the fidelity branch finishes alone. Not with constant weights.",
         min=0,
         max=1,
-        show_default="0.6",
+        show_default="the preset's; 0.6 without one",
     ),
 ]
 NegativeOption = Annotated[str, typer.Option(help="What must not be in the picture.")]
@@ -202,7 +211,8 @@ def demo(
     seed: SeedOption = 7,
     system: SystemOption = "v1",
     steps: Annotated[int | None, typer.Option(help="Sampling steps.", min=2, show_default="the demo's own")] = None,
-    mode: ModeOption = "one_pass",
+    preset: PresetOption = None,
+    mode: ModeOption = None,
     spatial_weight: SpatialWeightOption = None,
     spatial_weight_outside: OutsideOption = None,
     schedule: ScheduleOption = None,
@@ -224,7 +234,7 @@ def demo(
             from .demo import check_words, judge_notes, load_demo
             from .runs import balance_settings, report_on
 
-            balance = balance_settings(DEFAULTS["balance"], **given)
+            balance = balance_settings(preset, **given)
             layout = propose(named_provider(provider), prompt, (128, 128))
             check_words(prompt, layout)
             write_layout(files, layout)
@@ -285,7 +295,8 @@ def generate(
             max=1,
         ),
     ] = 1.0,
-    mode: ModeOption = "one_pass",
+    preset: PresetOption = None,
+    mode: ModeOption = None,
     spatial_weight: SpatialWeightOption = None,
     spatial_weight_outside: OutsideOption = None,
     schedule: ScheduleOption = None,
@@ -314,11 +325,9 @@ def generate(
             models = Models.of(options)
             models.check()
 
-            from realcompo_core.guidance.settings import BalanceSettings
-
             from .runs import balance_settings, report_on
 
-            balance = balance_settings(BalanceSettings(), **given)
+            balance = balance_settings(preset, **given)
             found = read_layout(layout) if layout else propose(named_provider(provider), prompt, (width, height))
             write_layout(files, found, (width, height))
 

@@ -16,6 +16,7 @@ from realcompo_core.diffusers import Output, RealCompoPipeline
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance import named_settings
 from realcompo_core.guidance.mixing import RegionWeights
+from realcompo_core.guidance.presets import DEFAULT, PRESETS
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.weight_schedule import WeightSchedule
 from realcompo_core.layout import Layout
@@ -87,12 +88,14 @@ def report_on(
     )
 
 
-def balance_settings(own: BalanceSettings, **given: Any) -> BalanceSettings:
-    """`own` with what was `given` by name (see `named_settings`); None was not given.
+def balance_settings(preset: str | None, **given: Any) -> BalanceSettings:
+    """The preset's settings with what was `given` by name (see `named_settings`); None was not given.
 
-    Raises RealCompoError for an option that has no meaning beside the others.
+    Without a preset it is the default one if nothing else is given, and the plain settings otherwise. Raises
+    RealCompoError for an option that has no meaning beside the others.
     """
     given = {name: value for name, value in given.items() if value is not None}
+    own = BalanceSettings() if given and preset is None else PRESETS[preset or DEFAULT]
     named = named_settings.named_settings(own) | given
     for name, reason in named_settings.unused(named).items():
         if name in given:

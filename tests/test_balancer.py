@@ -10,6 +10,8 @@ from realcompo_core.attention.targets import object_targets
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.balancer import Balancer
 from realcompo_core.guidance.mixing import RegionWeights
+from realcompo_core.guidance.presets import DEFAULT, PRESETS, preset
+from realcompo_core.guidance.schedule import Schedule
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.sampling.samplers import SAMPLERS, Step, euler
 
@@ -128,6 +130,16 @@ def test_coefficients_move_by_the_gradient_that_autograd_finds(mode, K, sources)
         previous = (x, sigma, sigma_next)
         x = stepped(c, *previous).detach()
     assert trace.steps[-1].coefficients.abs().max() > 0.1  # it moved far enough for the comparison to mean something
+
+
+def test_presets_drive_by_the_spatial_branches_alone_however_many():
+    assert set(PRESETS) == {"fast", "balanced", "best"} and DEFAULT in PRESETS
+    for K in (2, 3):
+        _, trace = run([TinyBranch(k) for k in range(K)], start(), sources="spatial")
+        losses = trace.read_steps[0].losses
+        assert losses[:, 0].isnan().all() and losses[:, 1:].isfinite().all()
+    with pytest.raises(RealCompoError, match="fast, balanced, best"):
+        preset("fastest")
 
 
 class Ending(TinyBranch):
@@ -495,3 +507,10 @@ def test_source_that_is_no_branch_is_refused():
 def test_fixed_weights_of_another_number_of_branches_are_refused():
     with pytest.raises(RealCompoError, match=r"fixed"):
         run_stubs(Stub(), Stub(), fixed=torch.tensor([0.2, 0.3, 0.5]))
+
+
+@pytest.mark.parametrize(("share", "guided"), [(1.0, 5), (0.75, 4), (0.6, 3), (0.5, 3), (0.0, 0)])
+def test_level_of_a_share_of_the_steps_parts_its_steps_from_the_others(share, guided):
+    schedule = Schedule(SIGMAS)
+    assert sum(sigma >= schedule.level(share) for sigma in SIGMAS[:-1]) == guided
+    assert sum(i / 5 < share for i in range(5)) == guided

@@ -141,7 +141,7 @@ def test_workflow_runs_and_shows_its_pictures(host, editor, name):
 
 
 def test_help_page_opens_from_the_node(editor):
-    editor.open(WORKFLOWS / "quickstart.json")
+    editor.open(WORKFLOWS / "realcompo_v1.json")
     page = (host_server.PACK / "web" / "docs" / "RealCompoBalanceSettings.md").read_text(encoding="utf-8")
     sentence = page.split("\n")[2]
     assert sentence in editor.help("RealCompoBalanceSettings")

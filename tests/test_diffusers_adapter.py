@@ -392,3 +392,23 @@ def test_wrong_argument_is_named(tiny_pipelines, wrong, message):
 def test_at_least_one_spatial_pipeline_is_needed(tiny_pipelines):
     with pytest.raises(RealCompoError, match="spatial"):
         RealCompoPipeline(tiny_pipelines.fidelity)
+
+
+def test_without_guidance_from_a_share_of_the_steps_on_it_is_what_ddim_gives(tiny_pipelines):
+    """Half of the steps with guidance, half without, written out with the pipeline's own UNet."""
+    pipeline = with_scheduler(tiny_pipelines.fidelity, "ddim")
+    half = BalanceSettings(fixed=torch.eye(2)[0], guided_until=0.5)
+    found = generate(pipeline, pipeline, balance=half, sampler="ddim").latents
+    switched = []
+
+    def unguided(pipe, step, timestep, given):
+        if step == 1:
+            pipe._guidance_scale = 1.0
+            given["prompt_embeds"] = given["prompt_embeds"].chunk(2)[1]
+            switched.append(step)
+        return given
+
+    inputs = ["latents", "prompt_embeds"]
+    expected = diffusers_latents(pipeline, callback_on_step_end=unguided, callback_on_step_end_tensor_inputs=inputs)
+    assert switched
+    assert_same_latents(found, expected)

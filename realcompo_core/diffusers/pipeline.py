@@ -23,6 +23,7 @@ from ..errors import Cancelled, RealCompoError
 from ..guidance.balancer import Balancer
 from ..guidance.branch import Branch, GuidedBranch, branch_names
 from ..guidance.layout_guidance import LayoutGuidance, LayoutGuide, guidance_layers
+from ..guidance.presets import DEFAULT, preset
 from ..guidance.schedule import Schedule
 from ..guidance.settings import BalanceSettings
 from ..guidance.trace import Trace
@@ -117,7 +118,7 @@ class RealCompoPipeline:
         sampler: str = "plms",
         guidance_scale: float | Sequence[float] = 7.5,
         seed: int = 0,
-        balance: BalanceSettings | None = None,
+        balance: BalanceSettings | str = DEFAULT,
         beta: float = 1.0,
         layers: int | str = 4,
         include_adjectives: bool = False,
@@ -132,7 +133,8 @@ class RealCompoPipeline:
         77 tokens: all are encoded in as many chunks as the longest needs). `controls`: what the pipelines' ControlNets
         are shown, in the order of the pipelines. `beta`, 0 to 1, is how strongly the layout acts on the spatial
         branches: the share of the steps, from the start, in which GLIGEN's gates are open; a factor of the strengths of
-        ControlNets, of Layout Guidance and of regional phrases. `layers`: see `UNetAttention.choose`.
+        ControlNets, of Layout Guidance and of regional phrases. `balance`: settings, or the name of a preset (fast,
+        balanced or best). `layers`: see `UNetAttention.choose`.
         `include_adjectives` lets an object's adjectives be attended to as well as its noun.
         `progress(done, steps)` is called after each step; `cancelled()` is asked before each, and makes this raise
         Cancelled.
@@ -145,7 +147,7 @@ class RealCompoPipeline:
         sigmas = self.schedules[0].sigmas(steps)
         request = Request(prompts, negatives, layouts, size, sigmas, beta, layers, include_adjectives)
         given = [controls] if isinstance(controls, Control) else controls
-        balance = balance or BalanceSettings()
+        balance = preset(balance) if isinstance(balance, str) else balance
         branches = self._branches(request, guidance_scale, given, balance)
         seeds = [seed + b for b in range(len(prompts))]
         x = self._initial_latent(size, seeds, sigmas[0])

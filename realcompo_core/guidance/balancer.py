@@ -163,7 +163,9 @@ class Balancer:
         self._c = self._guide.move(self._c, coefficient_gradient(g, w, D, gain), moment)
 
     def _sources(self) -> tuple[int, ...]:
-        return tuple(range(len(self.branches))) if self.settings.sources is None else self.settings.sources
+        every = tuple(range(len(self.branches)))
+        chosen = {None: every, "spatial": tuple(k for k in every if k != FIDELITY) or every}
+        return chosen.get(self.settings.sources, self.settings.sources)
 
     def _initial_coefficients(self, x: Tensor) -> Tensor:
         K, size = len(self.branches), x.shape[-2:]

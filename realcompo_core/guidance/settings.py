@@ -27,7 +27,8 @@ class BalanceSettings:
     t0: share of the steps, from the start, that use the spatial branches alone.
     t1: share of the steps after which the fidelity branch finishes alone: by then objects stand where they stand.
     update_every, update_until: update at every n-th step, over the first share of the steps.
-    sources: indices of the branches whose loss drives the coefficients; None for all.
+    sources: indices of the branches whose loss drives the coefficients, or `spatial` for all but the fidelity branch;
+        None for all.
     guided_until: share of the steps after which no branch is guided, so that unconditional estimates are left out
         (Kynkäänniemi et al. 2024).
     fixed: instead of dynamic weights, a (K,) or (K, h, w) tensor, RegionWeights (one value on the objects, one
@@ -43,7 +44,7 @@ class BalanceSettings:
     t1: float = 0.6
     update_every: int = 1
     update_until: float = 1.0
-    sources: tuple[int, ...] | None = None
+    sources: tuple[int, ...] | Literal["spatial"] | None = None
     fixed: Weights | Callable[[float], Weights] | None = None
     guided_until: float = 1.0
 

@@ -68,14 +68,14 @@ def yes_or_no(text: str) -> bool:
 
 
 def branches(count: int) -> Parse:
-    """ "all", or numbers of branches such as "0+1", out of `count`; the fidelity branch is 0."""
+    """ "all", "spatial", or numbers of branches such as "0+1", out of `count`; the fidelity branch is 0."""
 
-    def parse(text: str) -> tuple[int, ...] | None:
-        if text == "all":
-            return None
+    def parse(text: str) -> tuple[int, ...] | str | None:
+        if text in ("all", "spatial"):
+            return None if text == "all" else text
         numbers = text.split("+")
         if not all(n.isdecimal() and int(n) < count for n in numbers):
-            raise ValueError(f"write all, or branches from 0 to {count - 1}, such as 0 or 0+1")
+            raise ValueError(f"write all, spatial, or branches from 0 to {count - 1}, such as 0 or 0+1")
         return tuple(map(int, numbers))
 
     return parse
@@ -99,6 +99,7 @@ BALANCE: dict[str, Parse] = {
     "update_every": whole(1),
     "update_until": share,
     "sources": branches(2),
+    "guided_until": share,
 }
 """Settings of the balancer that can be swept."""
 
