@@ -184,7 +184,7 @@ def test_batch_other_size_and_partial_denoise(host, quickstart):
     sampler(quickstart).update(steps=4, denoise=0.6)
     outputs = host.run(quickstart)
     key = next(k for k, n in quickstart.items() if n["class_type"] == "SaveImage")
-    assert [Image.open(host.file(image)).size for image in outputs[key]["images"]] == [(640, 384)] * 2  # 4 times as large
+    assert [Image.open(host.file(image)).size for image in outputs[key]["images"]] == [(640, 384)] * 2
 
 
 def test_clones_with_different_weight_patches_keep_their_own_weights(host, quickstart):
