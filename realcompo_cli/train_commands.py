@@ -205,7 +205,11 @@ def prepare(
     ] = "default",
     masks: Annotated[
         Path | None,
-        typer.Option(help="Masks that you have, NAME/NOUN.png.", show_default="Grounding DINO and SAM", exists=True),
+        typer.Option(
+            help="Masks that you have, NAME/NOUN.png; a noun or any phrase of the caption.",
+            show_default="Grounding DINO and SAM",
+            exists=True,
+        ),
     ] = None,
     detector: Annotated[str | None, typer.Option(help="Grounding DINO model, a folder or a name.")] = None,
     segmenter: Annotated[str | None, typer.Option(help="SAM model, a folder or a name.")] = None,
@@ -213,18 +217,19 @@ def prepare(
 ) -> None:
     """Make a training set of images and captions: choose captions, find nouns, draw masks.
 
-    Run again after an interrupt, it goes on with the next image.
+    Run again after an interrupt, it goes on with the next image; run again after images, captions or masks were
+    changed, it does again what depends on them. What cannot be used is listed and left out.
     """
     from tokencompose_core import preparation
 
-    pictures = preparation.read_pictures(images, captions)
+    pictures = preparation.read_pictures(images, captions, lambda text: out.print(Text(text)))
     with out.status("Loading the models"):
         from .models import best_device
 
         device = device or best_device()
         chooser, maker = preparation.first_caption, None
         if masks is not None:
-            maker = preparation.masks_from_folder(masks)
+            maker = preparation.MaskFolder(masks)
         if choose == "clip" or maker is None:
             from tokencompose_core import annotators
 
