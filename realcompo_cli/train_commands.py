@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,19 +44,22 @@ def check(
 ) -> None:
     """Read a whole training set and list every problem with file and line.
 
-    The model's tokenizer tells whether the nouns are found in the captions. Ends with code 1 if there are problems.
+    The model's tokenizer tells whether the nouns are found in the captions. Ends with code 1 if there are problems. A
+    set without any mask is no problem, but warned of.
     """
-    from tokencompose_core.checking import summary
+    from tokencompose_core.checking import NO_MASKS, summary
     from tokencompose_core.formats import open_records
 
     records = open_records(data, masks)
     with out.status("Loading the tokenizer"):
         tokenizer = load_model(model, config).tokenizer
-    problems = find_problems(records, tokenizer)
+    problems, grounded = find_problems(records, tokenizer)
     for problem in problems[:SHOWN_PROBLEMS]:
         out.print(Text(f"{problem.file or data}: {problem}"), soft_wrap=True)
+    if not grounded:
+        err.print(Text(f"Warning: {NO_MASKS}", "yellow"))
     if not problems:
-        out.print(f"{len(records)} records, no problem.")
+        out.print(f"{len(records)} records, no problem. {grounded} nouns with a mask.")
         return
     out.print(Text(summary(problems, len(records)).split(". The first:")[0]))
     raise typer.Exit(1)
@@ -155,7 +160,7 @@ def train(
         log=log,
     )
     run = TrainingRun(load_model(model, config), settings, options, device)
-    run.prepare(find_problems)
+    run.prepare(find_problems, lambda text: err.print(Text(f"Warning: {text}", "yellow")))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -171,7 +176,7 @@ def train(
             losses = report.losses
             figures = (
                 f"loss {losses['ldm']:.4f} token {losses['token']:.3f} pixel {losses['pixel']:.3f} "
-                f"inside {losses['share']:.2f} {speed:.2f} step/s"
+                f"inside {'–' if isnan(losses['share']) else format(losses['share'], '.2f')} {speed:.2f} step/s"
             )
             bars.update(task, completed=report.step, figures=figures)
 
@@ -279,14 +284,22 @@ def shards(
     )
 
 
-def find_problems(records, tokenizer) -> list:
-    """All problems of a set, with a progress bar."""
+def find_problems(records, tokenizer) -> tuple[list, int]:
+    """All problems of a set, and the number of its nouns that can be trained on, with a progress bar."""
     from tokencompose_core.checking import check
 
     with Progress(TextColumn("checking"), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bars:
         task = bars.add_task("", total=len(records))
         chunk = tokenizer.model_max_length
-        return list(check(records, tokenizer, lambda done, _: bars.update(task, completed=done), chunk=chunk))
+        counts = Counter()
+
+        def progress(done: int, total: int) -> None:
+            bars.update(task, completed=done)
+
+        def count(nouns: int) -> None:
+            counts["grounded"] += nouns
+
+        return list(check(records, tokenizer, progress, chunk=chunk, grounded=count)), counts["grounded"]
 
 
 def load_model(model: str, config: Path | None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -16,10 +15,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from realcompo_core.errors import RealCompoError
-from realcompo_core.files import write_file
 from tokencompose_core.batches import training_batches
 from tokencompose_core.cache import CachedModel
-from tokencompose_core.checking import kept_records
+from tokencompose_core.checking import NO_MASKS, kept_records
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.dataset import TokenComposeDataset
 from tokencompose_core.diffusers_model import DiffusersModel, pipeline_fingerprint
@@ -34,6 +32,7 @@ from tokencompose_core.training import StepReport, train
 from tokencompose_core.validation import evaluate
 
 from .files import Files
+from .history import History
 from .models import best_device
 
 VALIDATION_STEPS = 25  # of sampling
@@ -69,10 +68,16 @@ class TrainingRun:
         height, width = self.settings.size
         return width, height
 
-    def prepare(self, find_problems: Callable) -> None:
-        """Check the data and make the model ready. Raises RealCompoError for data that cannot be used."""
+    def prepare(self, find_problems: Callable, warn: Callable[[str], None]) -> None:
+        """Check the data and make the model ready. Raises RealCompoError for data that cannot be used.
+
+        find_problems(records, tokenizer): the problems, and the number of nouns that can be trained on.
+        """
         records = open_records(self.options.data, self.options.masks)
-        records = kept_records(records, find_problems(records, self.pipeline.tokenizer), self.options.on_problem)
+        problems, grounded = find_problems(records, self.pipeline.tokenizer)
+        records = kept_records(records, problems, self.options.on_problem)
+        if not grounded and (self.settings.token_weight or self.settings.pixel_weight) and self.runtime.is_main:
+            warn(NO_MASKS)
         self.fingerprint = records.fingerprint() if isinstance(records, ShardSet) else fingerprint(each_record(records))
         held = self.options.validation
         if held and (isinstance(records, ShardSet) or held >= len(records)):
@@ -189,27 +194,18 @@ def _runtime(precision: str, device: str | None) -> Runtime:
 
 @contextmanager
 def _history(options: TrainOptions, done: int, is_main: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Yields log(step, figures), which adds a line to history.jsonl, and logs where `options.log` says.
-
-    Lines of steps after `done`, which the run will do again, are removed first.
-    """
+    """Yields log(step, figures), which adds a line to history.jsonl, and logs where `options.log` says."""
     if not is_main:
         yield lambda step, figures: None
         return
-    path = options.output / "history.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text().splitlines() if path.exists() else []
-    lines = [line for line in lines if json.loads(line)["step"] <= done]
-    write_file(path, "".join(line + "\n" for line in lines))
+    history = History(options.output / "history.jsonl", done)
     writer = _writer(options, done)
-    with path.open("a") as file:
 
-        def log(step: int, figures: dict[str, float]) -> None:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
-            file.flush()
-            writer(step, figures)
+    def log(step: int, figures: dict[str, float]) -> None:
+        history.add(step, figures)
+        writer(step, figures)
 
-        yield log
+    yield log
 
 
 def _writer(options: TrainOptions, done: int) -> Callable[[int, dict[str, float]], None]:

@@ -206,6 +206,32 @@ def test_checkpoint_of_an_older_version_goes_on_with_a_warning(data, tmp_path):
     assert result.exit_code == 0 and [entry["step"] for entry in history(folder)] == [1, 2], result.output
 
 
+def test_history_that_was_cut_off_does_not_stop_the_run(data, tmp_path):
+    folder = tmp_path / "run"
+    run("train", data, "--output", folder, "--steps", 1, *OPTIONS)
+    with (folder / "history.jsonl").open("a") as file:
+        file.write('{"step": 2, "tot')
+    result = run("train", data, "--output", folder, "--steps", 2, *OPTIONS)
+    assert result.exit_code == 0 and [entry["step"] for entry in history(folder)] == [1, 2], result.output
+
+
+def test_set_without_masks_is_warned_of(data, tmp_path):
+    """It passed the check and trained with "inside nan"; the history held NaN, which is no JSON."""
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    bare = [{**line, "attn_list": [[noun, None] for noun, _ in line["attn_list"]]} for line in lines]
+    assert f"{sum(len(line['attn_list']) for line in lines)} nouns with a mask" in flat(run("check", data).output)
+    data.write_text("".join(json.dumps(line) + "\n" for line in bare))
+    result = run("check", data)
+    assert result.exit_code == 0 and "Warning: no noun of this set has a mask" in flat(result.output)
+    result = run("train", data, "--output", tmp_path / "run", "--steps", 1, *OPTIONS)
+    assert result.exit_code == 0 and "Warning: no noun of this set has a mask" in flat(result.output)
+    assert "nan" not in result.output.lower() and history(tmp_path / "run")[0]["share"] is None
+    result = run(
+        "train", data, "--output", tmp_path / "none", "--steps", 1, "--token-weight", 0, "--pixel-weight", 0, *OPTIONS
+    )
+    assert result.exit_code == 0 and "Warning" not in result.output
+
+
 def test_mistakes_are_named(data, tmp_path):
     result = run("train", data, "--output", tmp_path / "run", "--model", "nowhere")
     assert result.exit_code == 1 and "there is no model nowhere" in flat(result.output)
