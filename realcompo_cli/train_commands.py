@@ -75,7 +75,12 @@ def train(
         Literal["sd1.4", "sd2.1", "sdxl"], typer.Option(help="Settings to start from; the options below change them.")
     ] = "sd1.4",
     lora: Annotated[int, typer.Option(help="Rank of a LoRA; 0 trains the whole UNet.", min=0)] = 0,
-    size: Annotated[str, typer.Option(help="Width x height of the training pictures.", metavar="WxH")] = "512x512",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Width x height of the training pictures.", metavar="WxH", show_default="preset: 512, 768, 1024"
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.", show_default="preset")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples at once in each process.")] = None,
     accumulation: Annotated[int | None, typer.Option(help="Batches that make a step.")] = None,
@@ -111,14 +116,13 @@ def train(
 ) -> None:
     """Fine-tune a model so that each noun's attention falls on its object.
 
-    Run again with the same options it goes on from its last checkpoint. It refuses to do so with another model, size or
-    LoRA rank, with other data, or with other settings of the training. Ctrl-C saves and leaves. On many GPUs:
-    accelerate launch -m realcompo_cli train ...
+    Run again with the same options it goes on from its last checkpoint. It refuses to do so with another model, size,
+    LoRA rank or number of records held out, with other data, or with other settings of the training. Ctrl-C saves and
+    leaves. On many GPUs: accelerate launch -m realcompo_cli train ...
     """
-    from dataclasses import asdict
+    from dataclasses import replace
 
-    from tokencompose_core.identity import RunSettings
-    from tokencompose_core.training import PRESETS
+    from tokencompose_core.identity import PRESETS
 
     from .training import TrainingRun, TrainOptions
 
@@ -141,17 +145,14 @@ def train(
         "checkpoint_every": checkpoint_every,
         "keep_checkpoints": keep_checkpoints,
         "validate_every": validate_every,
+        "size": training_size(size) if size else None,
     }
-    width, _, height = size.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) % 8 == int(height) % 8 == 0 < int(width)):
-        raise typer.BadParameter(f"{size!r} is no size: write for example 512x512, both divisible by 8")
     changed = {name: value for name, value in given.items() if value is not None}
-    settings = RunSettings(**asdict(PRESETS[preset]) | changed, rank=lora, size=(int(height), int(width)))
+    settings = replace(PRESETS[preset], **changed, rank=lora, validation=validation)
     options = TrainOptions(
         data=data,
         masks=masks,
         output=output,
-        validation=validation,
         prompts=tuple(prompt or ()),
         checkpointing=checkpointing,
         cache=cache,
@@ -300,6 +301,14 @@ def find_problems(records, tokenizer) -> tuple[list, int]:
             counts["grounded"] += nouns
 
         return list(check(records, tokenizer, progress, chunk=chunk, grounded=count)), counts["grounded"]
+
+
+def training_size(text: str) -> tuple[int, int]:
+    """(height, width) from "512x768"."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) % 8 == int(height) % 8 == 0 < int(width)):
+        raise typer.BadParameter(f"{text!r} is no size: write for example 512x512, both divisible by 8")
+    return int(height), int(width)
 
 
 def load_model(model: str, config: Path | None):

@@ -40,12 +40,11 @@ VALIDATION_STEPS = 25  # of sampling
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a run has beside its settings: where files are, what is held out, what is drawn and logged."""
+    """What a run has beside its settings: where files are, what is drawn and logged."""
 
     data: Path
     output: Path
     masks: Path | None = None
-    validation: int = 0
     prompts: tuple[str, ...] = ()
     checkpointing: bool = True
     cache: bool = False
@@ -79,7 +78,7 @@ class TrainingRun:
         if not grounded and (self.settings.token_weight or self.settings.pixel_weight) and self.runtime.is_main:
             warn(NO_MASKS)
         self.fingerprint = records.fingerprint() if isinstance(records, ShardSet) else fingerprint(each_record(records))
-        held = self.options.validation
+        held = self.settings.validation
         if held and (isinstance(records, ShardSet) or held >= len(records)):
             raise RealCompoError(
                 f"validation is {held} of {len(records)} records: it must be fewer, and shards cannot be divided"
@@ -88,7 +87,8 @@ class TrainingRun:
         chunk = tokenizer.model_max_length
         self._held_out = [TokenComposeDataset(records, size, tokenizer, chunk=chunk)[-1 - i] for i in range(held)]
         self._records = _FirstRecords(records, len(records) - held) if held else records
-        self.settings = replace(self.settings, model=pipeline_fingerprint(self.pipeline))
+        workers = self.options.workers if isinstance(records, ShardSet) else 0
+        self.settings = replace(self.settings, model=pipeline_fingerprint(self.pipeline), workers=workers)
         self.pipeline.to(self.runtime.device)
         unet = self.pipeline.unet.float()
         if self.settings.rank:

@@ -156,8 +156,11 @@ def other_model(tmp_path):
     return tmp_path / "other"
 
 
-def test_another_model_size_or_rank_does_not_go_on(data, tmp_path, other_model):
-    """Each difference is named; `--lora 4` and then 8 was a traceback, the others were silent."""
+def test_another_model_size_rank_or_validation_does_not_go_on(data, tmp_path, other_model):
+    """Each difference is named; `--lora 4` and then 8 was a traceback, the others were silent.
+
+    So is another number of records held out, as it changes what is trained on.
+    """
     folder = tmp_path / "run"
     result = run("train", data, "--output", folder, "--steps", 1, "--lora", 4, *OPTIONS)
     assert result.exit_code == 0, result.output
@@ -166,6 +169,7 @@ def test_another_model_size_or_rank_does_not_go_on(data, tmp_path, other_model):
         ([], "LoRA rank 4 there, 0 now"),
         (["--lora", 4, "--size", "64x128"], "size (height, width) (128, 128) there, (128, 64) now"),
         (["--lora", 4, "--model", other_model], "model weights"),
+        (["--lora", 4, "--validation", 2], "records held out for validation 0 there, 2 now"),
     ):
         result = run("train", data, "--output", folder, "--steps", 2, *OPTIONS, *options)
         assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
@@ -193,7 +197,7 @@ def test_checkpoint_of_an_older_version_goes_on_with_a_warning(data, tmp_path):
     run("train", data, "--output", folder, "--steps", 1, "--lora", 4, *OPTIONS)
     path = folder / "checkpoints" / "checkpoint-000001.pt"
     state = torch.load(path, weights_only=True)
-    for name in ("rank", "size", "model"):
+    for name in ("rank", "size", "model", "validation", "workers"):
         del state["settings"][name]
     torch.save(state, path)
     for options in (["--lora", 8], []):
@@ -230,6 +234,39 @@ def test_set_without_masks_is_warned_of(data, tmp_path):
         "train", data, "--output", tmp_path / "none", "--steps", 1, "--token-weight", 0, "--pixel-weight", 0, *OPTIONS
     )
     assert result.exit_code == 0 and "Warning" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        (["--preset", "sd1.4"], (512, 512)),
+        (["--preset", "sd2.1"], (768, 768)),
+        (["--preset", "sdxl"], (1024, 1024)),
+        (["--preset", "sd2.1", "--size", "512x640"], (640, 512)),
+    ],
+)
+def test_presets_set_the_size(data, tmp_path, monkeypatch, options, size):
+    """sd2.1 and sdxl trained at 512, where the paper has 768 and SDXL is made for 1024."""
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def trained(pipeline, settings, *rest):
+        asked.append(settings.size)
+        raise Asked
+
+    monkeypatch.setattr("realcompo_cli.training.TrainingRun", trained)
+    assert isinstance(run("train", data, "--output", tmp_path / "run", *options).exception, Asked) and asked == [size]
+
+
+def test_shards_go_on_with_the_same_workers_only(data, tmp_path):
+    """Their order depends on the number of workers: some records came twice, others not at all."""
+    run("shards", data, "--output", tmp_path / "shards", "--per-shard", 2)
+    words = ["train", tmp_path / "shards", "--output", tmp_path / "run", *OPTIONS]
+    assert run(*words, "--steps", 1, "--workers", 1).exit_code == 0
+    result = run(*words, "--steps", 2, "--workers", 2)
+    assert result.exit_code == 1 and "workers 1 there, 2 now" in flat(result.output)
 
 
 def test_mistakes_are_named(data, tmp_path):

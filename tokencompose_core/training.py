@@ -80,11 +80,6 @@ class TrainSettings:
             raise RealCompoError(f"ema is {self.ema}: it is a decay, from 0 to below 1, such as 0.999")
 
 
-PRESETS = {
-    "sd1.4": TrainSettings(),
-    "sd2.1": TrainSettings(steps=32_000),
-    "sdxl": TrainSettings(precision="bf16", factors=(4,)),
-}
 FREE_TO_CHANGE = {"steps", "checkpoint_every", "keep_checkpoints", "validate_every"}  # when a run is resumed
 
 
