@@ -17,6 +17,7 @@ from .consoles import err, out
 
 BUNDLED = "shapescenes"
 SHOWN_PROBLEMS = 50
+INTERRUPTED = 130  # exit code of a run that Ctrl-C stopped, as that of a shell's
 
 DataArgument = Annotated[
     Path,
@@ -118,7 +119,7 @@ def train(
 
     Run again with the same options it goes on from its last checkpoint. It refuses to do so with another model, size,
     LoRA rank or number of records held out, with other data, or with other settings of the training. Ctrl-C saves and
-    leaves. On many GPUs: accelerate launch -m realcompo_cli train ...
+    leaves with code 130. On many GPUs: accelerate launch -m realcompo_cli train ...
     """
     from dataclasses import replace
 
@@ -182,13 +183,15 @@ def train(
             bars.update(task, completed=report.step, figures=figures)
 
         written = run.train(show, lambda text: bars.console.print(Text(text)))
-    if not run.runtime.is_main:
-        return
-    if run.done < settings.steps:
-        err.print(f"Stopped after {run.done} of {settings.steps} steps. The same command goes on from there.")
-    out.print("Written:")
-    for path in written:
-        out.print(Text(f"  {path}"), soft_wrap=True)
+    stopped = run.done < settings.steps
+    if run.runtime.is_main:
+        if stopped:
+            err.print(f"Stopped after {run.done} of {settings.steps} steps. The same command goes on from there.")
+        out.print("Written:")
+        for path in written:
+            out.print(Text(f"  {path}"), soft_wrap=True)
+    if stopped:
+        raise typer.Exit(INTERRUPTED)
 
 
 def prepare(
