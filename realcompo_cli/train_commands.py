@@ -14,6 +14,7 @@ from rich.text import Text
 from realcompo_core.errors import RealCompoError
 
 from .consoles import err, out
+from .processes import is_main_process
 
 BUNDLED = "shapescenes"
 SHOWN_PROBLEMS = 50
@@ -119,7 +120,8 @@ def train(
 
     Run again with the same options it goes on from its last checkpoint. It refuses to do so with another model, size,
     LoRA rank or number of records held out, with other data, or with other settings of the training. Ctrl-C saves and
-    leaves with code 130. On many GPUs: accelerate launch -m realcompo_cli train ...
+    leaves with code 130. On many GPUs: accelerate launch -m realcompo_cli train ...; in many processes on a CPU:
+    torchrun --nproc_per_node 2 -m realcompo_cli train ... --device cpu
     """
     from dataclasses import replace
 
@@ -162,6 +164,8 @@ def train(
         log=log,
     )
     run = TrainingRun(load_model(model, config), settings, options, device)
+    if run.runtime.is_main:
+        err.print(f"Training in {run.processes}.", soft_wrap=True)
     run.prepare(find_problems, lambda text: err.print(Text(f"Warning: {text}", "yellow")))
     columns = (
         TextColumn("{task.description}"),
@@ -292,7 +296,8 @@ def find_problems(records, tokenizer) -> tuple[list, int]:
     """All problems of a set, and the number of its nouns that can be trained on, with a progress bar."""
     from tokencompose_core.checking import check
 
-    with Progress(TextColumn("checking"), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bars:
+    columns = TextColumn("checking"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=err, transient=True, disable=not is_main_process()) as bars:
         task = bars.add_task("", total=len(records))
         chunk = tokenizer.model_max_length
         counts = Counter()

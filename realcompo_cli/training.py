@@ -36,6 +36,7 @@ from .history import History
 from .models import best_device
 
 VALIDATION_STEPS = 25  # of sampling
+LAUNCHED = {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"}  # variables that torchrun and `accelerate launch` set
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,17 @@ class TrainingRun:
         self.pipeline, self.settings, self.options = pipeline, settings, options
         self.runtime = _runtime(settings.precision, device)
         self.done = 0
+
+    @property
+    def processes(self) -> str:
+        """How many they are, and on what."""
+        runtime, precision = self.runtime, self.settings.precision
+        if runtime.processes > 1:
+            return f"{runtime.processes} processes, this one on {runtime.device}, {precision}"
+        hint = ""
+        if "ACCELERATE_MIXED_PRECISION" in os.environ and runtime.device.type == "cpu":
+            hint = ". accelerate starts no more on a CPU; torchrun --nproc_per_node 2 -m realcompo_cli train does"
+        return f"1 process on {runtime.device}, {precision}{hint}"
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -109,7 +121,10 @@ class TrainingRun:
         """Train until done or stopped; returns the files that were written."""
         files = Files(self.options.output)
         began, first = time.monotonic(), self.done
-        with _history(self.options, self.done, self.runtime.is_main) as log, _stop_on_interrupt(tell) as stopped:
+        with (
+            _history(self.options, self.done, self.runtime.is_main) as log,
+            _stop_on_interrupt(self._tell_once(tell)) as stopped,
+        ):
 
             def report(step: StepReport) -> None:
                 figures = {**step.losses, "learning_rate": step.learning_rate, "gradient_norm": step.gradient_norm}
@@ -145,6 +160,9 @@ class TrainingRun:
                 stopped,
             )
         return [*files.written, *self._save(tell)] if self.runtime.is_main else []
+
+    def _tell_once(self, tell: Callable[[str], None]) -> Callable[[str], None]:
+        return tell if self.runtime.is_main else lambda text: None
 
     def draw(self) -> Iterator[Any]:
         """A picture of each validation prompt, always from the same noise."""
@@ -185,10 +203,10 @@ class _FirstRecords:
 
 
 def _runtime(precision: str, device: str | None) -> Runtime:
-    if {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys():  # started by `accelerate launch`
+    if LAUNCHED & os.environ.keys():
         from tokencompose_core.distributed import AccelerateRuntime
 
-        return AccelerateRuntime(precision)
+        return AccelerateRuntime(precision, device)
     return Runtime(precision, device or best_device())
 
 

@@ -145,7 +145,7 @@ def train(
     runtime = runtime or Runtime(settings.precision)
     shapes = {name: tuple(p.shape) for name, p in model.network.named_parameters() if p.requires_grad}
     network, optimizer = runtime.prepare(model.network, make_optimizer(trained_parameters(model.network), settings))
-    trained = trained_parameters(network)  # FSDP puts others in the place of those before
+    trained = trained_parameters(network)  # a wrapper may have others than before
     average = None if settings.ema is None else ExponentialMovingAverage(trained, settings.ema)
     supervised = SupervisedAttention(model.attention, supervised_layers(model.attention, settings.factors))
     identity = {**asdict(settings), "processes": runtime.processes}
