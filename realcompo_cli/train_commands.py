@@ -112,6 +112,9 @@ def train(
     on_problem: Annotated[
         Literal["refuse", "skip"], typer.Option(help="What to do about records that cannot be used.")
     ] = "refuse",
+    check: Annotated[
+        bool, typer.Option(help="Read the whole set first. Without, what cannot be used is left out when it is met.")
+    ] = True,
     workers: Annotated[int, typer.Option(help="Processes that read ahead.", min=0)] = 0,
     log: Annotated[Literal["none", "tensorboard", "wandb"], typer.Option(help="Also log there.")] = "none",
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu.", show_default="the best one here")] = None,
@@ -166,7 +169,7 @@ def train(
     run = TrainingRun(load_model(model, config), settings, options, device)
     if run.runtime.is_main:
         err.print(f"Training in {run.processes}.", soft_wrap=True)
-    run.prepare(find_problems, lambda text: err.print(Text(f"Warning: {text}", "yellow")))
+    run.prepare(find_problems if check else None, lambda text: err.print(Text(f"Warning: {text}", "yellow")))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from .files import Files
 from .history import History
 from .models import best_device
 
+SEEN_BY = 100  # steps after which a set that was not checked should have shown a mask
 VALIDATION_STEPS = 25  # of sampling
 LAUNCHED = {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"}  # variables that torchrun and `accelerate launch` set
 
@@ -79,16 +81,20 @@ class TrainingRun:
         height, width = self.settings.size
         return width, height
 
-    def prepare(self, find_problems: Callable, warn: Callable[[str], None]) -> None:
+    def prepare(self, find_problems: Callable | None, warn: Callable[[str], None]) -> None:
         """Check the data and make the model ready. Raises RealCompoError for data that cannot be used.
 
-        find_problems(records, tokenizer): the problems, and the number of nouns that can be trained on.
+        find_problems(records, tokenizer): the problems, and the number of nouns that can be trained on; None to check
+        nothing, so that a large set starts at once. Then `train` leaves out what cannot be used.
         """
         records = open_records(self.options.data, self.options.masks)
-        problems, grounded = find_problems(records, self.pipeline.tokenizer)
-        records = kept_records(records, problems, self.options.on_problem)
-        if not grounded and (self.settings.token_weight or self.settings.pixel_weight) and self.runtime.is_main:
-            warn(NO_MASKS)
+        self._watch_for_masks = self.settings.token_weight > 0 or self.settings.pixel_weight > 0
+        if find_problems is not None:
+            problems, grounded = find_problems(records, self.pipeline.tokenizer)
+            records = kept_records(records, problems, self.options.on_problem)
+            if self._watch_for_masks and not grounded and self.runtime.is_main:
+                warn(NO_MASKS)
+            self._watch_for_masks = False
         self.fingerprint = records.fingerprint() if isinstance(records, ShardSet) else fingerprint(each_record(records))
         held = self.settings.validation
         if held and (isinstance(records, ShardSet) or held >= len(records)):
@@ -129,6 +135,9 @@ class TrainingRun:
             def report(step: StepReport) -> None:
                 figures = {**step.losses, "learning_rate": step.learning_rate, "gradient_norm": step.gradient_norm}
                 log(step.step, figures)
+                self._watch_for_masks &= isnan(step.losses["share"])
+                if self._watch_for_masks and step.step in (first + SEEN_BY, self.settings.steps):
+                    self._tell_once(tell)(f"Warning: in {step.step - first} steps {NO_MASKS}")
                 show(step, (step.step - first) / (time.monotonic() - began))
 
             def validate(step: int) -> None:

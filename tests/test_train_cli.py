@@ -145,6 +145,18 @@ def test_lora_is_saved_as_such(data, tmp_path):
     assert names and all(name.startswith("unet.") and ".lora_" in name for name in names)
 
 
+def test_a_set_that_is_not_checked_is_told_of_when_it_is_met(data, tmp_path):
+    options = ["--no-check", "--steps", 3, *OPTIONS]
+    (tmp_path / "images" / "1.png").unlink()
+    result = run("train", data, "--output", tmp_path / "run", *options)
+    assert result.exit_code == 0 and "left out: metadata.jsonl:2: missing file" in flat(result.output), result.output
+    assert "Warning" not in result.output
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps({**line, "attn_list": []}) + "\n" for line in lines))
+    result = run("train", data, "--output", tmp_path / "bare", *options)
+    assert result.exit_code == 0 and "Warning: in 3 steps no noun of this set has a mask" in flat(result.output)
+
+
 @pytest.mark.parametrize("rank", [0, 2])
 def test_run_that_was_stopped_writes_the_very_same_files(data, tmp_path, monkeypatch, rank):
     """Byte for byte: the weights were the same, the order in the header was not."""
