@@ -1,6 +1,9 @@
 """ComfyUI nodes: schemas around `realcompo_core`. Not to be imported as top-level `nodes`, which is ComfyUI's own."""
 
+from pathlib import Path
+
 from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
 
 from . import (
     attention_nodes,
@@ -12,6 +15,7 @@ from . import (
     sweep_nodes,
     train_nodes,
 )
+from .host.served import serve_from_odd_folder
 
 MODULES = (
     layout_nodes,
@@ -26,5 +30,8 @@ MODULES = (
 
 
 class RealCompoExtension(ComfyExtension):
+    def __init__(self):  # ComfyUI 0.8.0 never calls `on_load`
+        serve_from_odd_folder(Path(__file__).parents[1], PromptServer.instance.routes)
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [node for module in MODULES for node in module.NODES]

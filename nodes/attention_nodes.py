@@ -31,6 +31,7 @@ from realcompo_core.files import write_file
 from realcompo_core.palettes import PALETTES
 
 from .host.connections import output_is_used
+from .host.folders import inside
 from .host.prompt_tokens import prompt_words
 from .host.recording import recorded
 from .schema import ADVANCED, schema
@@ -181,7 +182,7 @@ class AttentionMapViewer(io.ComfyNode):
                     tooltip="The picture that was sampled; maps are drawn over it. It makes the viewer wait for the "
                     "sampler: connect it, or the viewer may run too early.",
                 ),
-                io.String.Input("words", default="", tooltip=WORDS_TIP),
+                io.String.Input("words", default="", tooltip=f"{WORDS_TIP} The panel begins with them."),
                 io.Combo.Input(
                     "axis",
                     options=list(AXES),
@@ -299,8 +300,9 @@ class AttentionMapViewer(io.ComfyNode):
         maps = own.word_maps(found, conditioning, **chosen)
         size = tuple(image.shape[1:3]) if image is not None else tuple(n * 8 for n in own.size)
         masks = threshold_mask(maps, threshold, size).flatten(0, 1)
-        shown_ui = ui.PreviewImage(batch, cls=cls).as_dict()
-        return io.NodeOutput(batch, masks, text, ui={**shown_ui, "attention": [_panel(cls, attention_maps, image)]})
+        preview = ui.PreviewImage(batch, cls=cls).as_dict()
+        panel = _panel(cls, attention_maps, image, phrases)
+        return io.NodeOutput(batch, masks, text, ui={**preview, "attention": [panel]})
 
 
 class GroundingMetrics(io.ComfyNode):
@@ -378,7 +380,9 @@ def _as_numbers(shown: Shown) -> dict:
 
 
 def _export(maps: AttentionMaps, text: str, kind: str, prefix: str) -> None:
-    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    output = folder_paths.get_output_directory()
+    inside(output, prefix, "filename_prefix")
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, output)
     path = Path(folder) / f"{name}_{counter:05}.{kind}"
     while path.exists():
         counter += 1
@@ -392,13 +396,13 @@ def _export(maps: AttentionMaps, text: str, kind: str, prefix: str) -> None:
         raise RealCompoError(f"cannot write {path.name} to the output folder: {error}") from error
 
 
-def _panel(cls, maps: AttentionMaps, image: torch.Tensor | None) -> dict:
+def _panel(cls, maps: AttentionMaps, image: torch.Tensor | None, phrases: list[str]) -> dict:
     """Writes what the editor's panel shows into the host's temp folder, and says where."""
     pictures = [] if image is None else list(ui.PreviewImage(image, cls=cls).as_dict()["images"])
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     name = f"realcompo_attention_{np.random.default_rng().integers(2**48):012x}"
-    write_panel(maps, pictures, folder, name)
+    write_panel(maps, pictures, folder, name, phrases)
     for old in sorted(folder.glob("realcompo_attention_*.bin"), key=lambda path: path.stat().st_mtime)[:-KEPT_PANELS]:
         old.unlink()
         old.with_suffix(".json").unlink(missing_ok=True)

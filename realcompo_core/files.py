@@ -1,7 +1,8 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and read only where they end."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -43,6 +44,14 @@ def write_file(path: str | Path, content: bytes | str, *, sync: bool = False, sh
     """Write `content` (text as UTF-8) as `replacing` does. Raises OSError."""
     with replacing(path, sync=sync, shared=shared) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_file(path: str | Path) -> bytes:
+    """The content of a regular file. Raises OSError, also for devices and pipes, which may never end."""
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.read_bytes()
 
 
 @contextmanager

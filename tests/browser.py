@@ -113,6 +113,23 @@ class Editor:
                 ...app.graph.groups.map(g => ["group " + g.title, [...g._bounding]])]);
         }}""")
 
+    def wires_behind_nodes(self) -> list[str]:
+        """Titles of the open nodes that hide a part of a wire. Wires end within 14 pixels of a node's sides."""
+        return self.page.evaluate(f"""() => {{
+            {DRAW};
+            const boxes = app.graph.nodes.map(n => [n, ...n.getBounding()]);
+            const least = [1, 2].map(i => Math.min(...boxes.map(b => b[i])));
+            const most = [1, 2].map(i => Math.max(...boxes.map(b => b[i] + b[i + 2])));
+            const canvas = new OffscreenCanvas(most[0] - least[0], most[1] - least[1]);
+            const context = canvas.getContext("2d", {{ willReadFrequently: true }});
+            context.translate(-least[0], -least[1]);
+            for (const {{ path }} of app.canvas.renderedPaths) if (path) context.stroke(path);
+            const inside = ([x, y, width, height]) => context.getImageData(
+                x - least[0] + 14, y - least[1] + 4, width - 28, height - 8).data;
+            return boxes.filter(([node, ...box]) => !node.flags.collapsed && inside(box).some(Boolean))
+                .map(([node]) => node.title);
+        }}""")
+
     def pictures(self, node_id: str) -> list[tuple[bytes, tuple[int, int]]]:
         """Once they are there, the pictures that the node shows: their bytes, and their size in pixels as shown."""
         find = "id => app.graph.nodes.find(n => String(n.id) === id).imgs"

@@ -11,7 +11,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 PACK = Path(__file__).parents[1]
 START_SECONDS = 180
@@ -53,23 +55,33 @@ def run_checks(host: Path, script: str, *arguments: Path) -> None:
 class HostServer:
     """A ComfyUI with the pack in `custom_nodes/<folder>`: `url`, `log` (the text so far), `run(workflow)`.
 
-    Hosts serve no templates from folders with a space in the name, and no help from those with a dot.
+    A `base` that another one has left behind is used as it is. environment: variables for the host besides those of
+    this process.
     """
 
-    def __init__(self, host: Path, base: Path, pack: Path = PACK, folder: str = "realcompo"):
+    def __init__(
+        self,
+        host: Path,
+        base: Path,
+        pack: Path = PACK,
+        folder: str = "realcompo",
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url, self.base, self.folder = f"http://127.0.0.1:{port}", base, folder
         self._log = base / "server.log"
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
-            (base / name).mkdir(parents=True)
-        (base / "custom_nodes" / folder).symlink_to(pack)
+            (base / name).mkdir(parents=True, exist_ok=True)
+        if not (base / "custom_nodes" / folder).exists():
+            (base / "custom_nodes" / folder).symlink_to(pack)
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [python_of(host), "main.py", "--cpu", "--base-directory", base, "--port", str(port)]
                 + ["--disable-auto-launch", "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"],
                 cwd=host,
+                env={**os.environ, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -21,7 +21,8 @@ class PanelFile:
         found = next(own for own in kept["layers"] if own["name"] == layer)
         steps = ["all", *(own["index"] for own in kept["steps"])].index(step)
         frame = (steps * (kept["heads"] + 1) + head) * self.header["branches"][branch]["items"] + item
-        return self._records(found["offset"], frame, len(kept["words"]) + len(kept["targets"]), found["size"])
+        count = sum(len(kept[kind]) for kind in ("words", "targets", "phrases"))
+        return self._records(found["offset"], frame, count, found["size"])
 
     def weights(self, step: int | str, item: int = 0):
         """(branches, h, w) float64."""

@@ -26,12 +26,20 @@ class Panel:
     def __init__(self, editor, host):
         self.editor, self.page, self.host = editor, editor.page, host
         editor.open(WORKFLOW)
-        entry = host.wait(editor.run())
-        assert entry["status"]["status_str"] == "success", host_server.error_of(entry)
-        (self.reference,) = next(output["attention"] for output in entry["outputs"].values() if "attention" in output)
-        self.file = PanelFile(host.file(self.reference).parent, self.reference["filename"])
+        self.run()
         self.id = self.page.evaluate("id => String(app.graph.nodes.find(n => n.type === id).id)", NODE)
         self.wait()
+
+    def run(self):
+        """Runs the workflow; the panel shows the new recording then."""
+        entry = self.host.wait(self.editor.run())
+        assert entry["status"]["status_str"] == "success", host_server.error_of(entry)
+        (self.reference,) = next(output["attention"] for output in entry["outputs"].values() if "attention" in output)
+        self.file = PanelFile(self.host.file(self.reference).parent, self.reference["filename"])
+        self.page.wait_for_function(
+            "([id, name]) => app.graph.nodes.find(n => n.type === id).properties.attention_maps?.filename === name",
+            arg=[NODE, self.reference["filename"]],
+        )
 
     def wait(self):
         self.canvas().first.wait_for()
@@ -52,8 +60,9 @@ class Panel:
         """The map alone, cell by cell: without the picture and the boxes; the mean of all, for `red`."""
         if self.page.locator("select[name=view]").input_value() != "0":
             self.choose("view", "fidelity")
-        for name, index in (("step", 0), ("layer", 0), ("opacity", 20)):
-            self.slide(name, index)
+        self.turn("opacity", 1.0)
+        for name in ("step", "layer"):
+            self.slide(name, 0)
         for name in ("boxes", "smooth", "oneScale"):
             self.page.locator(f"input[name={name}]").set_checked(False)
         self.word("red").click()
@@ -77,6 +86,23 @@ class Panel:
                 return
             self.page.wait_for_timeout(100)
         raise AssertionError(f"{label}: the cells' colours differ by up to {abs(shown - expected).max()}")
+
+    def widgets(self, names):
+        """The values of the node's widgets by name."""
+        read = """([id, names]) => {
+            const { widgets } = app.graph.nodes.find(n => n.type === id);
+            return Object.fromEntries(names.map(name => [name, widgets.find(w => w.name === name).value]));
+        }"""
+        return self.page.evaluate(read, [NODE, list(names)])
+
+    def turn(self, name, value):
+        """The node's widget, as the editor does it for the user."""
+        set_value = """([id, name, value]) => {
+            const node = app.graph.nodes.find(n => n.type === id);
+            const widget = node.widgets.find(w => w.name === name);
+            widget.setValue(value, { e: {}, node, canvas: app.canvas });
+        }"""
+        self.page.evaluate(set_value, [NODE, name, value])
 
     def map(self, word, branch=0, layer="all", step="all"):
         words = self.file.header["branches"][branch]["conditionings"]["positive"]["words"]
@@ -161,6 +187,114 @@ def test_sliders_go_through_steps_and_layers(panel):
         panel.expect_shown(label("red"), panel.map("red", layer=layer["name"], step=steps[-1]), PALETTES["viridis"])
         text = "all, mean" if layer["name"] == "all" else "{}, {}×{}".format(layer["name"], *layer["size"][::-1])
         expect(panel.page.locator("input[name=layer]")).to_have_attribute("aria-valuetext", text)
+
+
+def test_the_panel_writes_the_nodes_widgets(panel):
+    """So that the next run, and the saved workflow, have what is shown."""
+    kept = panel.file.header["branches"][0]["conditionings"]["positive"]
+    panel.slide("step", 3)
+    panel.slide("layer", 1)
+    panel.slide("opacity", 9)
+    panel.choose("palette", "inferno")
+    panel.choose("view", "spatial")
+    panel.page.locator("input[name=oneScale]").check()
+    written = {
+        "branch": "spatial",
+        "layer": kept["layers"][1]["name"],
+        "step": kept["steps"][2]["index"],
+        "palette": "inferno",
+        "opacity": 0.45,
+        "normalise": "together",
+    }
+    assert panel.widgets(written) == written
+    saved = panel.page.evaluate("app.extensionManager.workflow.activeWorkflow.activeState.nodes")
+    (node,) = [node for node in saved if node["type"] == NODE]
+    assert set(written.values()) <= set(node["widgets_values"])
+    panel.page.locator("input[name=oneScale]").uncheck()
+    panel.choose("palette", "viridis")
+    panel.plain()
+    means = {"branch": "", "layer": "", "step": -1, "palette": "viridis", "opacity": 1.0, "normalise": "each"}
+    assert panel.widgets(means) == means
+
+
+def test_the_panel_shows_what_the_nodes_widgets_say(panel):
+    kept = panel.file.header["branches"][1]["conditionings"]["positive"]
+    layer, step = kept["layers"][2]["name"], kept["steps"][1]["index"]
+    for name, value in (("branch", "spatial"), ("layer", layer), ("step", step), ("palette", "inferno")):
+        panel.turn(name, value)
+    panel.expect_shown(label("red", "spatial"), panel.map("red", 1, layer, step), PALETTES["inferno"])
+    panel.turn("opacity", 0.33)
+    expect(panel.page.locator("input[name=opacity] + output")).to_have_text("33 %")
+    panel.turn("step", 77)
+    expect(panel.page.locator("input[name=step] + output")).to_have_text("77, not recorded")
+    expect(panel.page.locator(".absent")).to_have_text("Not recorded here.")
+    panel.turn("step", -1)
+    panel.turn("normalise", "together")
+    expect(panel.page.locator("input[name=oneScale]")).to_be_checked()
+    panel.turn("palette", "viridis")
+
+
+def test_a_widget_that_is_wired_is_left_alone(panel):
+    """Its value is the wire's, which the panel does not know."""
+    wire = """id => {
+        const node = app.graph.nodes.find(n => n.type === id);
+        const number = LiteGraph.createNode("PrimitiveInt");
+        app.graph.add(number);
+        number.connect(0, node, node.inputs.findIndex(i => i.name === "step"));
+        return number.id;
+    }"""
+    number = panel.page.evaluate(wire, NODE)
+    before = panel.widgets(["step"])
+    panel.slide("step", 3)
+    steps = panel.file.header["branches"][0]["conditionings"]["positive"]["steps"]
+    panel.expect_shown(label("red"), panel.map("red", step=steps[2]["index"]), PALETTES["viridis"])
+    assert panel.widgets(["step"]) == before
+    panel.page.evaluate("id => app.graph.remove(app.graph.getNodeById(id))", number)
+
+
+def test_the_panel_begins_with_the_nodes_words(panel):
+    """A phrase is the mean of its words; without the widget's words they are gone again."""
+    panel.turn("words", "blue square, red circle")
+    panel.run()
+    buttons = panel.page.get_by_role("toolbar", name="Words of the prompt").get_by_role("button")
+    expect(buttons.first).to_have_text("blue square")  # once it has read the recording
+    assert buttons.all_inner_texts()[1:3] == ["red circle", "<start>"]
+    expect(buttons.first).to_have_attribute("aria-pressed", "true")
+    both = (panel.map("blue") + panel.map("square")) / 2
+    panel.expect_shown(label("blue square"), both, PALETTES["viridis"])
+    panel.turn("words", "")
+    panel.run()
+    expect(buttons.first).to_have_text("<start>")
+    expect(panel.word("circle")).to_have_attribute("aria-pressed", "true")
+
+
+def test_without_a_layout_the_panel_begins_with_a_noun(panel):
+    (choices,) = [url for url in panel.host.get("/extensions") if url.endswith("/attention_viewer/choices.js")]
+    first = """async ([url, branch]) => {
+        const { firstOf } = await import(url);
+        const { Maps } = await import(url.replace("choices", "maps"));
+        return firstOf(new Maps({}, { branches: [branch] }).entries(0, "positive")).label;
+    }"""
+    branch = dict(panel.file.header["branches"][0])
+    kept = branch["conditionings"]["positive"]
+    words = [{**word, "regions": []} for word in kept["words"]]
+    branch["conditionings"] = {"positive": {**kept, "words": words, "targets": [], "phrases": []}}
+    assert panel.page.evaluate(first, [choices, branch]) == "circle"
+
+
+def test_panel_and_widgets_are_one_where_nodes_are_elements_of_the_page(panel):
+    """In Nodes 2.0 the user changes the widget's own element."""
+    setting = "on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+    panel.page.evaluate(setting, True)
+    try:
+        field = panel.page.locator(f"[data-node-id='{panel.id}'] [aria-label=opacity]")
+        panel.slide("opacity", 10)
+        expect(field.get_by_role("spinbutton")).to_have_value("0.50")
+        field.get_by_test_id("increment").click()
+        expect(panel.page.locator("input[name=opacity] + output")).to_have_text("55 %")
+    finally:
+        panel.page.evaluate(setting, False)
+        panel.wait()
 
 
 def test_views_compare_the_branches(panel):

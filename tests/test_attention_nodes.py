@@ -174,7 +174,7 @@ def test_masks_are_measured_instead_of_a_layout(host):
         ({}, {"step": STEPS}, f"step {STEPS} of branch model was not recorded; there is: 0, 1"),
         ({}, {"branch": "spatial"}, "no branch 'spatial' was recorded; there is: model"),
         ({}, {"conditioning": "negative", "words": "circle"}, "'circle' is not in the negative prompt"),
-        ({}, {"export": "json", "filename_prefix": "../../outside"}, "outside the output folder"),
+        ({}, {"export": "json", "filename_prefix": "../../outside"}, "'../../outside' leads out of"),
         ({"prompt": PROMPT * 9}, {}, "the positive prompt of the recording has 160 tokens, and the model reads 32"),
     ],
 )

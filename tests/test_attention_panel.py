@@ -73,6 +73,33 @@ def test_every_record_is_its_words_map(maps, panel):
                     np.testing.assert_allclose(found, expected[item], rtol=0, atol=expected[item].max() / 65535)
 
 
+def test_phrases_are_mean_maps_of_their_words_where_the_prompt_has_them(maps, tmp_path):
+    name, _ = write_panel(maps, PICTURES, tmp_path, "panel", ["small corgi", "hat"])
+    panel = PanelFile(tmp_path, name)
+    assert panel.header["phrases"] == ["small corgi", "hat"]
+    for number, own in enumerate(maps.branches):
+        kept = panel.header["branches"][number]["conditionings"]
+        assert kept["positive"]["phrases"] == [["small corgi"], ["hat"]][number]  # the words stand in a row, or not
+        assert kept["negative"]["phrases"] == []
+        expected = own.word_maps([own.find(kept["positive"]["phrases"][0])], layer="middle", step=3)[1, 0]
+        found = panel.frame(number, "positive", "middle", 3, item=1)[-1]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=expected.max() / 65535)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "nouns"),
+    [
+        ("a small corgi on a table", ["corgi", "table"]),
+        ("fluffy orange cat sleeping", ["cat"]),
+        ("a race car", ["car"]),
+        ("", []),
+    ],
+)
+def test_nouns_are_marked(prompt, nouns, tmp_path):
+    words = written(AttentionMaps([branch("model", prompt, 0)]), tmp_path).header["branches"][0]["conditionings"]
+    assert [word["text"] for word in words["positive"]["words"] if word["noun"]] == nouns
+
+
 def test_weights_are_the_traces(maps, panel):
     means = torch.stack([step.weights for step in maps.trace.steps]).mean(0)
     for item in range(2):

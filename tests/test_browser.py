@@ -96,6 +96,7 @@ def test_workflow_opens_as_its_api_form(host, shared_editor, name):
     shared_editor.open(WORKFLOWS / f"{name}.json")
     assert shared_editor.missing_nodes() == lacking
     check_layout(shared_editor.boxes())
+    assert not shared_editor.wires_behind_nodes()
     if not lacking:
         made = by_title(shared_editor.api_form())
         assert made.keys() == shipped.keys()

@@ -20,8 +20,8 @@ PACK = host_server.PACK
 COMMAND_FOLDERS = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 COMFY = os.environ.get("COMFY_CLI") or shutil.which("comfy", path=COMMAND_FOLDERS)
 
-SHIPPED = ["nodes", "realcompo_core", "tokencompose_core", "shapescenes", "web", "workflows"]
-NOT_SHIPPED = {"tests", "benchmarks", "realcompo_cli", ".ci", "Makefile", "constraints.txt"}
+SHIPPED = ["nodes", "realcompo_core", "tokencompose_core", "shapescenes", "web", "workflows", "locales"]
+NOT_SHIPPED = {"tests", "benchmarks", "realcompo_cli", ".ci", ".github", "Makefile", "constraints.txt"}
 GIT_IGNORES = ["nodes/__pycache__/x.pyc", ".venv/x", ".pytest_cache/x", ".ruff_cache/x", ".hypothesis/x"]
 GIT_IGNORES += ["realcompo.egg-info/x", "build/x", "dist/x", "shapescenes_training/x", "demo_output/x"]
 API_FORMS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in PACK.glob("workflows/api/*.json")}

@@ -1,5 +1,6 @@
 """From records to training examples: crops, masks, tokens of nouns, and the order in which they come."""
 
+import os
 import random
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +20,7 @@ from tokencompose_core.dataset import (
     grounded_tokens,
     load_example,
 )
-from tokencompose_core.formats import MetadataRecords
+from tokencompose_core.formats import FolderRecords, MetadataRecords
 from tokencompose_core.nouns import noun_tokens
 from tokencompose_core.order import EpochOrder
 from tokencompose_core.pictures import crop_image, crop_mask, read_image, read_mask
@@ -180,6 +181,18 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(RecordError, match="undecodable image: image .*4800 pixels"):
         read_image(example_record(image=rectangle(mode="RGB")))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no device files")
+@pytest.mark.parametrize("name", ["a.png", "a.txt"])
+def test_a_link_to_a_device_is_refused(tmp_path, name):
+    """/dev/null here, and /dev/zero, which has no end, alike."""
+    (tmp_path / "a.png").write_bytes(png(rectangle(mode="RGB")))
+    (tmp_path / "a.txt").write_text("a cat")
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(os.devnull)
+    with pytest.raises(RecordError, match=f"{name}.*not a regular file"):
+        read_image(FolderRecords(tmp_path)[0])
 
 
 PICTURES = [png(rectangle(mode="RGB"), format) for format in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")]

@@ -3,26 +3,20 @@
 `REALCOMPO_FUZZED_PROMPTS` sets another number of the latter.
 """
 
-import json
 import os
 import random
-import string
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from fuzzed_text import EVERYDAY, fuzzed_prompt
 
-from benchmarks.layout_checks import Expected, problems
+from benchmarks.layout_checks import problems
 from realcompo_core.errors import ProviderError, RealCompoError
 from realcompo_core.providers.profiles import profile_names
 from realcompo_core.providers.rules import RulesProvider
 
 SQUARE = (512, 512)
-EVERYDAY = [
-    Expected.from_dict(entry)
-    for entry in json.loads((Path(__file__).parent / "data" / "everyday_prompts.json").read_text(encoding="utf-8"))
-]
 READABLE = [expected for expected in EVERYDAY if not expected.refused]
 SHARE = 0.95  # of the prompts that have to hold
 
@@ -77,47 +71,12 @@ def test_other_languages_are_refused_with_a_way_out(expected):
     assert any(name in str(refusal.value) for name in profile_names()), f"no provider in {refusal.value}"
 
 
-# Fuzzed prompts: seeded, so that a failure can be repeated.
-
-WORDS = sorted({word for expected in EVERYDAY for word in expected.prompt.split()})
-MARKS = [*", . ( ) (( )) [ ] :1.3 BREAK <lora:x:1> - ' / & | … 🙂".split(), '"', "\n"]
-CONNECTORS = "of on in the a and with to left right next between behind one two it them not no without is was".split()
-
-
-def shuffled(rng):
-    words = rng.choice(EVERYDAY).prompt.split()
-    rng.shuffle(words)
-    return " ".join(words)
-
-
-def mutated(rng):
-    """A prompt with letters lost, doubled or replaced."""
-    letters = list(rng.choice(EVERYDAY).prompt)
-    for _ in range(rng.randint(1, 6)):
-        at = rng.randrange(len(letters))
-        letters[at] = rng.choice(["", letters[at] * 2, rng.choice(string.printable), chr(rng.randrange(32, 0x3000))])
-    return "".join(letters)
-
-
-def spliced(rng):
-    """Halves of two prompts, or a prompt many times over."""
-    one, other = (rng.choice(EVERYDAY).prompt for _ in range(2))
-    if rng.random() < 0.1:
-        return f"{one}{rng.choice([' ', ', ', '. ', ' and '])}" * rng.randint(2, 12)
-    return one[: rng.randrange(len(one))] + other[rng.randrange(len(other)) :]
-
-
-def soup(rng):
-    pools = [WORDS, WORDS, CONNECTORS, MARKS]
-    return " ".join(rng.choice(rng.choice(pools)) for _ in range(rng.randint(0, 40)))
-
-
 @pytest.mark.parametrize("seed", range(BATCHES))
 def test_fuzzed_prompts_raise_named_errors_only(seed):
     rng = random.Random(seed)
     provider = RulesProvider()
     for _ in range(FUZZED // BATCHES):
-        prompt = rng.choice([shuffled, mutated, spliced, soup])(rng)
+        prompt = fuzzed_prompt(rng)
         start = time.process_time()
         try:
             layout = provider.propose(prompt, SQUARE)

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 HOSTS = host_server.find_hosts()
 WORKFLOWS = host_server.PACK / "workflows" / "api"
 FILES = {
-    "realistic_sd15.safetensors": "realistic.safetensors",
+    "realisticVisionV51_v51VAE.safetensors": "realistic.safetensors",
+    "DreamShaper_8_pruned.safetensors": "realistic.safetensors",
     "v1-5-pruned-emaonly-fp16.safetensors": "spatial.safetensors",
     "gligen_sd14_textbox_pruned.safetensors": "sd15.safetensors",
     "TokenCompose_SD14_A.safetensors": "diffusers.safetensors",

@@ -10,35 +10,12 @@ import time
 from itertools import product
 
 import pytest
+from fuzzed_text import BAD, CAT, DOG, GOOD, LINE, PROMPT, SIZES, WRAPPERS, fuzzed_reply, listed, tuples, written
 
 from benchmarks.published_data import LMD_REPLIES
 from realcompo_core.errors import ReplyError
 from realcompo_core.layout import Layout
 from realcompo_core.providers.text import FORMATS, parse_reply
-
-PROMPT = "a cat and a dog"
-CAT, DOG = (0.1, 0.2, 0.4, 0.8), (0.5, 0.25, 0.9, 0.75)
-BAD = "[('a cat', [0, 0, 1, 1]), ('a dog', [0.2, 0.2, 0.3, 0.9])]"
-GOOD = "[('a cat', [0.1, 0.2, 0.4, 0.8]), ('a dog', [0.5, 0.25, 0.9, 0.75])]"
-
-
-def written(order="xyxy", width=1, height=1):
-    """Both boxes in an order, in units of a picture of width x height."""
-    boxes = []
-    for x0, y0, x1, y1 in (CAT, DOG):
-        numbers = {"xyxy": (x0, y0, x1, y1), "xywh": (x0, y0, x1 - x0, y1 - y0), "yxyx": (y0, x0, y1, x1)}[order]
-        sides = (height, width) if order == "yxyx" else (width, height)
-        scaled = [number * side for number, side in zip(numbers, sides * 2, strict=True)]
-        boxes.append([round(number, 3) if width == 1 else round(number) for number in scaled])
-    return boxes
-
-
-def tuples(boxes):
-    return f"[('a cat', {boxes[0]}), ('a dog', {boxes[1]})]"
-
-
-def listed(boxes, phrase="label", box="bbox", **more):
-    return json.dumps([{phrase: name, box: four, **more} for name, four in zip(("a cat", "a dog"), boxes, strict=True)])
 
 
 def is_meant(layout: Layout) -> bool:
@@ -204,9 +181,6 @@ def test_reply_with_nothing_but_a_rejected_example_is_refused():
         parse_reply(f"A bad answer would be {BAD}.", PROMPT)
 
 
-LINE = "\nBackground prompt: a park"
-
-
 @pytest.mark.parametrize(
     ("reply", "size", "said"),
     [
@@ -331,21 +305,6 @@ def test_objects_left_out_are_named(prompt, phrases, said):
     assert len(warnings) == len(said) and all(map(str.__contains__, warnings, said)), warnings
 
 
-SIZES = [(512, 512), (1024, 1024), (768, 512), (832, 1216), (128, 128)]
-WRAPPERS = {
-    "tuples": tuples,
-    "LMD": lambda boxes: tuples(boxes) + LINE,
-    "list": listed,
-    "own": lambda boxes: json.dumps({"objects": json.loads(listed(boxes, "phrase", "box"))}),
-    "map": lambda boxes: json.dumps({"layout": {"a cat": boxes[0], "a dog": boxes[1]}}),
-    "strings": lambda boxes: listed([[str(number) for number in box] for box in boxes]),
-    "prose": lambda boxes: f"Sure, here is the plan.\n\n```json\n{listed(boxes, 'object', 'box')}\n```\nEnjoy!",
-    "lines": lambda boxes: f"- a cat: {boxes[0]}\n- a dog: {boxes[1]}\n",
-    "table": lambda boxes: f"| object | box |\n|--|--|\n| a cat | {boxes[0]} |\n| a dog | {boxes[1]} |\n",
-    "Qwen": lambda boxes: listed(boxes, box="bbox_2d"),
-}
-
-
 def test_same_layout_in_every_unit_order_and_wrapping():
     """It comes out the same, or refused, or with a warning; pixels of the size and fractions always come out."""
     read = 0
@@ -378,38 +337,14 @@ def test_yxyx_is_read_where_something_says_so(size):
     quiet(tuples(written("yxyx")), size, format="yxyx")
 
 
-NOISE = ["", *"[])}\"',%-|\n#9", "px", "NaN", "<think>", "</think>", "//", "/*"]
-
-
-def accident(rng: random.Random, reply: str) -> str:
-    at, end = sorted(rng.randrange(len(reply) + 1) for _ in range(2))
-    noise, factor = rng.choice(NOISE), rng.choice([0, 2, 10])
-    return rng.choice(
-        [
-            reply[:at],
-            reply[at:],
-            reply[:at] + noise + reply[at:],
-            reply[:at] + noise + reply[min(at + 3, end) :],
-            reply[:end] + reply[at:],
-            reply[:at] + re.sub(r"\d+", lambda number: str(int(number[0][:9]) * factor), reply[at:]),
-            reply[:at] + reply[at:].replace(", ", rng.choice([",", " ", ";", "\n"])),
-            f"{reply}\n{rng.choice(['Wrong:', 'or', '', '```'])}\n{reply[:end]}",
-        ]
-    )
-
-
 def test_ten_thousand_damaged_replies_raise_nothing_but_reply_errors():
     rng = random.Random(0)
-    whole = [wrap(written(order, 512, 512)) for wrap in WRAPPERS.values() for order in ("xyxy", "xywh", "yxyx")]
-    whole += [f"A bad answer would be {BAD}\n{GOOD}", f"<think>{BAD}</think>{GOOD}", f"| a | b |\n{GOOD}"]
     start = time.process_time()
     read = 0
     for _ in range(10_000):
-        reply = rng.choice(whole)
-        for _ in range(rng.randint(1, 4)):
-            reply = accident(rng, reply)
+        reply, *given = fuzzed_reply(rng)
         try:
-            layout = parse_reply(reply, rng.choice(["", PROMPT]), rng.choice(SIZES), rng.choice(FORMATS))
+            layout = parse_reply(reply, *given)
         except ReplyError as error:
             assert error.reply == reply
         else:

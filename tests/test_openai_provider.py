@@ -4,11 +4,10 @@ import json
 import logging
 import threading
 import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jsonschema
 import pytest
+from scripted_server import SECRET, drip, echo_key, hang, hang_up, say, send, serving
 
 from realcompo_core.errors import Cancelled, ProviderError, ReplyError
 from realcompo_core.layout import Layout, LayoutObject
@@ -25,85 +24,8 @@ from realcompo_core.providers.prompting import (
 )
 from realcompo_core.providers.text import parse_reply
 
-SECRET = "sk-very-secret-0123456789"
 ANSWER = json.dumps(EXAMPLES["an oil painting of an owl above a sleeping fox"])
 PROMPT = "an owl above a sleeping fox"
-
-
-class Server(ThreadingHTTPServer):
-    """Plays one script entry per request, the last one for ever. An entry is a function of the request handler."""
-
-    daemon_threads = True
-
-    def __init__(self, *script):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script = list(script)
-        self.requests = []
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        self.released = threading.Event()  # ends hanging answers
-
-    def handle_error(self, *_):
-        """Clients that hang up are part of the tests."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, dict(self.headers), body))
-        script = self.server.script
-        (script.pop(0) if len(script) > 1 else script[0])(self)
-
-    def log_message(self, *_):
-        pass
-
-
-def send(body, status=200, **headers):
-    def respond(handler):
-        data = body if isinstance(body, bytes) else body.encode()
-        handler.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(data)
-
-    return respond
-
-
-def say(text, **message):
-    return send(json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": text, **message}}]}))
-
-
-def hang(handler):
-    handler.server.released.wait(10)
-
-
-def drip(handler):
-    """Never silent for long and never done: a timeout between two reads does not end it."""
-    handler.send_response(200)
-    handler.end_headers()
-    while not handler.server.released.wait(0.05):
-        handler.wfile.write(b" ")
-
-
-def hang_up(handler):
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b'{"choices":')
-
-
-@contextmanager
-def serving(*script):
-    server = Server(*script)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.released.set()
-        server.shutdown()
-        thread.join()
-        server.socket.close()
 
 
 def provider_of(server, timeout=5.0, retries=0, **options):
@@ -336,10 +258,6 @@ def test_busy_server_is_asked_again():
     with serving(busy, busy, say(ANSWER)) as server:
         assert len(ask(server, retries=2).objects) == 2
     assert len(server.requests) == 3
-
-
-def echo_key(handler):
-    send(json.dumps({"error": {"message": f"bad {handler.headers['Authorization']}"}}), 401)(handler)
 
 
 @pytest.mark.parametrize(

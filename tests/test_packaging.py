@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -188,3 +189,44 @@ def test_an_extra_declares_what_its_modules_import(extra):
             if DISTRIBUTIONS.get(top, top).lower() not in known:
                 missing.setdefault(top, set()).add(str(file.relative_to(ROOT)))
     assert not missing
+
+
+REGISTRY = ROOT / "docs" / "registry"
+
+
+def test_the_registry_gets_addresses_of_pictures_that_exist_and_have_its_forms():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    code = """
+import addresses, pathlib
+print(addresses.with_addresses(pathlib.Path(addresses.PYPROJECT).read_text(encoding="utf-8"), "someone/pack", "abc"))
+"""
+    project = tomllib.loads(python(code, REGISTRY, cwd=REGISTRY))
+    comfy = project["tool"]["comfy"]
+    assert project["project"]["urls"]["Repository"] == "https://github.com/someone/pack" and comfy["PublisherId"]
+    for key, ratio in (("Icon", 1), ("Banner", 21 / 9)):
+        head, file = comfy[key].split("/abc/")
+        assert head == "https://raw.githubusercontent.com/someone/pack"
+        width, height = Image.open(ROOT / file).size
+        assert width / height == pytest.approx(ratio, rel=0.01)
+    assert Image.open(REGISTRY / "icon.png").size == (400, 400)
+
+
+def test_the_registry_gets_the_newest_versions_changes():
+    code = (
+        "import newest_changes; print(newest_changes.newest('# Log\\n\\n## 2.0\\n\\n- new\\n\\n## 1.0\\n\\n- old\\n'))"
+    )
+    assert python(code, REGISTRY, cwd=REGISTRY) == "- new\n"
+    own = python("import newest_changes as n; print(n.newest(n.CHANGELOG.read_text('utf-8')))", REGISTRY, cwd=REGISTRY)
+    assert own.startswith("- ") and "\n## " not in own
+
+
+def test_the_workflow_runs_the_readmes_commands_on_three_systems():
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra `diffusers`")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+    job = workflow["jobs"]["test"]
+    assert {name.split("-")[0] for name in job["strategy"]["matrix"]["os"]} == {"ubuntu", "windows", "macos"}
+    runs = "\n".join(step.get("run", "") for step in job["steps"])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in ("make test", "py -m venv .venv"):
+        assert command in runs and command in readme
+    assert '".[dev]"' in runs and '`".[dev]"`' in readme and runs.rstrip().endswith("pytest")

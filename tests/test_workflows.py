@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from realcompo_core.providers import get_provider
+
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 BLUEPRINTS = sorted((WORKFLOWS.parent / "subgraphs").glob("*.json"))
 INPUT, OUTPUT = -10, -20  # the ids of a subgraph's own ends
+DOWNLOADS = "https://huggingface.co/"
+FOLDERS = {
+    "CheckpointLoaderSimple": "checkpoints",
+    "CLIPLoader": "text_encoders",
+    "ControlNetLoader": "controlnet",
+    "GLIGENLoader": "gligen",
+    "UNETLoader": "diffusion_models",
+}
 NAMES = [
     "quickstart",
     "realcompo_v1",
@@ -30,6 +40,41 @@ NAMES = [
     "sweep",
     "tokencompose_train",
 ]
+
+
+def loaded_files(workflow: dict) -> dict[str, dict]:
+    """The files that the nodes load, with the node of each."""
+    return {
+        value: node
+        for node in workflow["nodes"]
+        for value in node.get("widgets_values") or []
+        if isinstance(value, str) and value.endswith(".safetensors")
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_that_a_workflow_loads_has_its_download(name):
+    """So that the editor can offer it: from a site it trusts, with the file's name, for the loader's folder."""
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    for file, node in loaded_files(workflow).items():
+        (model,) = node["properties"]["models"]
+        assert model["name"] == file and model["directory"] == FOLDERS[node["type"]]
+        assert model["url"].startswith(DOWNLOADS) and "/resolve/main/" in model["url"]
+        assert model["url"].endswith(f"/{file}") or file == "TokenCompose_SD14_A.safetensors"  # whose note says so
+
+
+def test_no_two_workflows_have_the_same_picture():
+    pictures = [path.read_bytes() for path in WORKFLOWS.glob("*.jpg")]
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_the_corgi_stands_on_the_table():
+    api = json.loads((WORKFLOWS / "api" / "realcompo_v1.json").read_text(encoding="utf-8"))
+    layout = get_provider("rules").propose(api["prompt"]["inputs"]["value"], (512, 512))
+    corgi, bear, table = (item.box for item in layout.objects)
+    assert corgi[2] <= bear[0] and not layout.warnings
+    for left, _, right, bottom in (corgi, bear):
+        assert table[0] <= left and right <= table[2] and table[1] <= bottom <= table[3]
 
 
 def test_every_workflow_has_its_api_form_and_its_picture():
@@ -93,7 +138,7 @@ def test_editor_form_and_api_form_are_one_workflow(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_workflow_holds_nothing_of_the_machine_it_was_made_on(name):
     for path in (WORKFLOWS / f"{name}.json", WORKFLOWS / "api" / f"{name}.json"):
-        text = path.read_text(encoding="utf-8").lower()
+        text = path.read_text(encoding="utf-8").lower().replace(DOWNLOADS, "")
         assert not any(trace in text for trace in ("http://", "https://", "api_key", "/home/", "/root/", "c:\\\\"))
 
 

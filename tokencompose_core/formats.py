@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from reprlib import repr as short
 from typing import Any
 
+from realcompo_core.files import read_file
+
 from .fields import Fields
 from .records import DatasetError, NounMask, Record, RecordError, Source
 from .shards import ShardSet
@@ -57,7 +59,7 @@ class MetadataRecords(Sequence):
         self.path = Path(path)
         self._folders = _folders_beside(self.path.parent) if masks is None else _folders_under(Path(masks))
         try:
-            lines = self.path.read_bytes().splitlines()
+            lines = read_file(self.path).splitlines()
         except OSError as error:
             raise DatasetError(f"cannot read {self.path}: {error.strerror or error}") from error
         self._lines = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -117,7 +119,7 @@ class FolderRecords(Sequence):
             raise fields.malformed(f"{len(images)} images of one name ({', '.join(images)}): rename or remove one")
         caption = self.path / f"{name}.txt"
         try:
-            text = fields.utf8(caption.read_bytes(), caption.name).strip()
+            text = fields.utf8(read_file(caption), caption.name).strip()
         except OSError as error:
             reason = error.strerror or error
             raise RecordError("missing file", fields.where, str(caption), f"caption {caption} ({reason})") from error

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from realcompo_core.errors import RealCompoError
-from realcompo_core.files import replacing
+from realcompo_core.files import read_file, replacing
 
 from .formats import MASK_SUFFIXES, mask_files, mask_noun
 from .nouns import is_in_caption
@@ -298,7 +298,7 @@ def _picture(images: Path, record: dict) -> Record:
 def _digest(path: Path) -> str:
     """Of a file's content; "" where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_file(path)).hexdigest()
     except OSError:
         return ""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from realcompo_core.errors import RealCompoError
+from realcompo_core.files import read_file
 
 Kind = Literal[
     "malformed record",
@@ -85,7 +86,7 @@ class Source:
         failures = []
         for path in self.paths:
             try:
-                return path.read_bytes()
+                return read_file(path)
             except OSError as error:
                 failures.append(f"{path} ({error.strerror or error})")
         raise FileNotFoundError(f"{self.name}: {'tried ' + ', '.join(failures) if failures else 'not there'}")

@@ -11,7 +11,7 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
-    const panel = new Panel();
+    const panel = new Panel(node);
     const widget = node.addDOMWidget("attention_panel", "attention_panel", panel.element, {
       serialize: false,
       hideOnZoom: false,
@@ -38,6 +38,7 @@ app.registerExtension({
       // Undo may bring back a state in which the property was not set yet: what the node put out comes first.
       const output = app.nodeOutputs?.[this.id];
       panel.load(output?.attention?.[0] ?? this.properties[PROPERTY]);
+      panel.follow();
     };
     node.onRemoved = function () {
       onRemoved?.apply(this, arguments);

@@ -78,6 +78,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         for guider, branch in zip((self, *self._others), branches, strict=True):
             guider.set_conds(branch.positive, branch.negative)
             guider.set_cfg(branch.cfg)
+        self._cfg = [branch.cfg for branch in branches]
         self.settings = settings or BalanceSettings()
         self.trace = Trace(tuple(branch_names(len(branches))))
         self._layout = layout.validate()
@@ -106,9 +107,13 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             return samples
         finally:
             self._balancer, self._branches = None, []
+            for guider, cfg in zip((self, *self._others), self._cfg, strict=True):
+                guider.set_cfg(cfg)
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:  # noqa: B006
         sigma = float(timestep[0])
+        for guider, cfg in zip((self, *self._others), self._cfg, strict=True):
+            guider.set_cfg(cfg if sigma >= self._unguided_below else 1.0)
         asked = self._asked_by_sampler(model_options)
         # Samplers may have put functions of their own into the options. Those that look at the guided result get the
         # balanced one (see `_balanced_result`); the others are the fidelity branch's.
@@ -148,6 +153,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         count = len(latent.noise)
         objects = covered_by_objects(self._layout, *size).expand(count, *size)
         self._latent, self._sigmas, self._schedule = latent, sigmas, Schedule(sigmas.tolist())
+        self._unguided_below = self._schedule.level(self.settings.guided_until)
         seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
         layout = self._layout
         self.trace.phrases = [[layout.objects[g.objects[0]].phrase for g in self._groups]] * count

@@ -16,7 +16,7 @@ from torch import Tensor
 from realcompo_core.errors import RealCompoError
 from realcompo_core.files import replacing
 
-from .folders import inside
+from .folders import check_links, check_name, inside
 
 PARTS = {  # how each part of what was learnt fits a weight: the shapes of both
     ".lora_A.weight": lambda found, weight: found[1:] == weight[1:],
@@ -61,8 +61,9 @@ def save_lora(lora: dict[str, Tensor], name: str) -> str:
 
 def load_lora(file: str) -> dict[str, Tensor]:
     """What a file in the host's models/loras folders holds. Raises RealCompoError where there is none."""
-    inside("models/loras", file, "file")
+    check_name("models/loras", file, "file")
     path = folder_paths.get_full_path("loras", file)
     if path is None:
         raise RealCompoError(f"file: {file!r} is not in models/loras: refresh the list and choose another one")
+    check_links(folder_paths.get_folder_paths("loras"), Path(path), "file")
     return comfy.utils.load_torch_file(path, safe_load=True)

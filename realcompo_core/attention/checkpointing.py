@@ -24,14 +24,43 @@ def checkpointed(
 def _run(modes: Callable[[], AbstractContextManager], forward: Callable[..., Tensor], *args, **kwargs) -> Tensor:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(
-        forward,
-        *args,
-        use_reentrant=False,
-        preserve_rng_state=False,
-        context_fn=lambda: (nullcontext(), modes()),
-        **kwargs,
-    )
+    first = _FirstPass(forward)
+    try:
+        result = checkpoint(
+            first,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), modes()),
+            **kwargs,
+        )
+        if first.error is not None:
+            raise first.error
+        return result
+    finally:
+        first.error = None  # it holds this call, and all that the pass had computed
+
+
+class _FirstPass:
+    """`forward`, which in its first call keeps an error instead of raising it.
+
+    `checkpoint` of torch 2.11 and older leaves its hooks in force when the first pass raises, until the error is thrown
+    away; meanwhile they take what other networks save for their backward passes.
+    """
+
+    def __init__(self, forward: Callable[..., Tensor]):
+        self._forward, self._called = forward, False
+        self.error: BaseException | None = None
+
+    def __call__(self, *args, **kwargs) -> Tensor | None:
+        if self._called:
+            return self._forward(*args, **kwargs)
+        self._called = True
+        try:
+            return self._forward(*args, **kwargs)
+        except BaseException as error:
+            self.error = error
+            return None
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """Attention maps as two files that a browser shows: a JSON that says what there is, and the maps, to be read in parts.
 
 The binary file holds records of one map each: its largest value as float32, then its values as uint16, 65535 being the
-largest, all little-endian. Records of the same size lie in frames: the words and targets of one item, at one head, step
-and layer. A browser asks for a frame at a time, whose place it computes from the sizes in the JSON.
+largest, all little-endian. Records of the same size lie in frames: the words, targets and phrases of one item, at one
+head, step and layer. A browser asks for a frame at a time, whose place it computes from the sizes in the JSON.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,23 +22,27 @@ from ..files import replacing, write_file
 from ..layout import Layout
 from ..layout.regions import region_maps
 from ..palettes import DIVERGING, PALETTES, hex_of
+from ..text.parser import Token, parse, tokens_of
 from .grounding_metrics import ALL, Target, layout_targets
 from .maps import AttentionMaps, BranchMaps, WordColumns
 
-VERSION = 1
+VERSION = 2
 
 
-def write_panel(maps: AttentionMaps, pictures: Sequence[dict | None], folder: Path, name: str) -> tuple[str, str]:
+def write_panel(
+    maps: AttentionMaps, pictures: Sequence[dict | None], folder: Path, name: str, phrases: Sequence[str] = ()
+) -> tuple[str, str]:
     """Writes `<name>.json` and `<name>.bin` into `folder` and returns their names.
 
-    pictures: how the host names the picture of each item, or None where there is none.
+    pictures: how the host names the picture of each item, or None where there is none. phrases: words of the prompt to
+    show first, each as one map; left out of the prompts that lack them.
     Raises RealCompoError if nothing was recorded, or if the files cannot be written; none of them is left then.
     """
     recorded = maps.recorded
     header, data = folder / f"{name}.json", folder / f"{name}.bin"
     try:
         with replacing(data) as part, part.open("wb") as file:
-            contents = _write_maps(maps, recorded, file)
+            contents = _write_maps(maps, recorded, phrases, file)
         described = {"version": VERSION, "data": data.name, "pictures": list(pictures), **contents}
         write_file(header, json.dumps(described))
     except OSError as error:
@@ -50,7 +55,7 @@ def write_panel(maps: AttentionMaps, pictures: Sequence[dict | None], folder: Pa
     return header.name, data.name
 
 
-def _write_maps(maps: AttentionMaps, branches: Sequence[BranchMaps], file: BinaryIO) -> dict:
+def _write_maps(maps: AttentionMaps, branches: Sequence[BranchMaps], phrases: Sequence[str], file: BinaryIO) -> dict:
     layout = maps.layout or Layout()
     targets = {
         (branch.name, conditioning): _targets(branch, layout, conditioning)
@@ -61,8 +66,9 @@ def _write_maps(maps: AttentionMaps, branches: Sequence[BranchMaps], file: Binar
     sizes = {layer.size for branch in branches for layer in branch.kept_layers}
     if maps.trace is not None:
         sizes |= {tuple(step.weights.shape[-2:]) for step in maps.trace.steps}
-    phrases = [item.phrase for item in layout.objects]
+    objects = [item.phrase for item in layout.objects]
     return {
+        "phrases": list(phrases),
         "palettes": PALETTES,
         "difference": DIVERGING,
         "objects": [
@@ -70,7 +76,7 @@ def _write_maps(maps: AttentionMaps, branches: Sequence[BranchMaps], file: Binar
             for index, item in enumerate(layout.objects)
         ],
         "regions": [
-            {"label": region.label, "color": hex_of(phrases.index(region.label))} for region in regions.values()
+            {"label": region.label, "color": hex_of(objects.index(region.label))} for region in regions.values()
         ],
         "region_maps": [
             {"size": size, "offset": _append(file, _coverage(regions.values(), size))} for size in sorted(sizes)
@@ -81,7 +87,7 @@ def _write_maps(maps: AttentionMaps, branches: Sequence[BranchMaps], file: Binar
                 "items": branch.batch,
                 "conditionings": {
                     conditioning: _write_conditioning(
-                        branch, conditioning, targets[branch.name, conditioning], list(regions), file
+                        branch, conditioning, targets[branch.name, conditioning], list(regions), phrases, file
                     )
                     for conditioning in branch.conditionings
                 },
@@ -121,10 +127,16 @@ def _coverage(regions: Iterable[Target], size: tuple[int, int]) -> Iterator[Tens
 
 
 def _write_conditioning(
-    branch: BranchMaps, conditioning: str, targets: dict[Key, Target], regions: list[Key], file: BinaryIO
+    branch: BranchMaps,
+    conditioning: str,
+    targets: dict[Key, Target],
+    regions: list[Key],
+    phrases: Sequence[str],
+    file: BinaryIO,
 ) -> dict:
     words = branch.words[conditioning]
-    shown = [*words, *(target.word for target in targets.values())]
+    found = _found(branch, conditioning, phrases)
+    shown = [*words, *(target.word for target in targets.values()), *found]
     heads = branch.heads if branch.heads > 1 else 0
     steps = branch.steps_of(conditioning)
     return {
@@ -136,10 +148,12 @@ def _write_conditioning(
                     for key, target in targets.items()
                     if set(word.columns) <= set(target.word.columns)
                 ],
+                "noun": noun,
             }
-            for word in words
+            for word, noun in zip(words, _nouns([word.text for word in words]), strict=True)
         ],
         "targets": [{"label": target.label, "region": regions.index(key)} for key, target in targets.items()],
+        "phrases": [phrase.text for phrase in found],
         "steps": [{"index": step, "level": branch.noise_levels[step]} for step in steps],
         "heads": heads,
         "layers": [
@@ -151,6 +165,28 @@ def _write_conditioning(
             for layer in [None, *branch.kept_layers]
         ],
     }
+
+
+def _found(branch: BranchMaps, conditioning: str, phrases: Sequence[str]) -> list[WordColumns]:
+    found = []
+    for phrase in phrases:
+        try:
+            found.append(branch.find(phrase, conditioning))
+        except RealCompoError:  # in another branch's or conditioning's prompt
+            continue
+    return found
+
+
+def _nouns(words: Sequence[str]) -> list[bool]:
+    """Whether each word of an English prompt is a noun that others describe: not "race" in "a race car"."""
+    plain = ["" if word.startswith("<") else word for word in words]  # "<start>" is no word of the sentence
+    starts = list(accumulate((len(word) + 1 for word in plain), initial=0))
+    nouns = {token.start for token in parse(tokens_of(" ".join(plain))) if _is_noun(token)}
+    return [start in nouns for start in starts[:-1]]
+
+
+def _is_noun(token: Token) -> bool:
+    return token.tag.startswith("NN") and token.label != "compound"
 
 
 def _frames(

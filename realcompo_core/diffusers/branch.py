@@ -31,8 +31,7 @@ class UNetBranch:
 
     positive, negative: text arguments of the UNet for B items each. conditioners: add to them in each pass. objective:
     None where nothing is read. phrases: prompts of regions, which the positive prediction is averaged with.
-    unconditional_of: a branch whose unconditional estimate stands for this one's, where it has just made one at the
-    same latent. unguided_below: noise level from which on there is no guidance.
+    unguided_below: noise level from which on there is no guidance.
     """
 
     def __init__(
@@ -46,7 +45,6 @@ class UNetBranch:
         conditioners: Sequence[Conditioner] = (),
         objective: Objective | None = None,
         phrases: Sequence[RegionalPhrase] = (),
-        unconditional_of: UNetBranch | None = None,
         unguided_below: float = 0.0,
     ):
         self.name = name
@@ -56,8 +54,7 @@ class UNetBranch:
         self._arguments |= {key: phrase.arguments for key, phrase in self._phrases.items()}
         self._conditioners, self._objective = list(conditioners), objective
         self._source = UNetAttention(unet) if objective else None
-        self._unconditional_of, self._unguided_below = unconditional_of, unguided_below
-        self._newest: tuple[Tensor, float, Tensor] | None = None  # latent, noise level, unconditional output
+        self._unguided_below = unguided_below
         networks = [unet, *(network for conditioner in self._conditioners for network in conditioner.networks)]
         self._networks = networks
         self._blocks = [m for network in networks for m in network.modules() if isinstance(m, BasicTransformerBlock)]
@@ -73,12 +70,7 @@ class UNetBranch:
             if not self._is_guided(sigma):
                 output = self._with_phrases(self._run(x, sigma, ("positive",)), x, sigma)
                 return self._denoised(x, output, sigma)
-            negative = self._shared(x, sigma)
-            if negative is None:
-                negative, positive = self._run(torch.cat([x, x]), sigma, ("negative", "positive")).chunk(2)
-                self._newest = x, sigma, negative
-            else:
-                positive = self._run(x, sigma, ("positive",))
+            negative, positive = self._run(torch.cat([x, x]), sigma, ("negative", "positive")).chunk(2)
             return self._denoised(x, self._guided(self._with_phrases(positive, x, sigma), negative), sigma)
 
     def gradient(self, x: Tensor, sigma: float, objective: Objective | None = None) -> Gradient:
@@ -92,20 +84,11 @@ class UNetBranch:
         with torch.no_grad():
             output = self._with_phrases(output, x, sigma)
             if self._is_guided(sigma):
-                negative = self._shared(x, sigma)
-                if negative is None:
-                    negative = self._run(x, sigma, ("negative",))
-                    self._newest = x, sigma, negative
-                output = self._guided(output, negative)
+                output = self._guided(output, self._run(x, sigma, ("negative",)))
             return self._denoised(x, output, sigma), reader.gradient
 
     def _is_guided(self, sigma: float) -> bool:
         return self._guidance != 1 and sigma >= self._unguided_below
-
-    def _shared(self, x: Tensor, sigma: float) -> Tensor | None:
-        """The unconditional output that another branch of this checkpoint has just made of x, if it has."""
-        newest = self._unconditional_of and self._unconditional_of._newest
-        return newest[2] if newest and newest[0] is x and newest[1] == sigma else None
 
     def _with_phrases(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
         """The positive prediction, averaged with those of the phrases by their weights; its own weight is 1."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention.losses import Objective, layout_guidance_loss
 from ..attention.targets import Targets, object_targets
@@ -196,19 +196,11 @@ class RealCompoPipeline:
         if len(guidance) != count:
             raise RealCompoError(f"guidance_scale is {guidance}: give one, or one for each of the {count} branches")
         parts = zip(branch_names(count), self._models, self.schedules, guidance, self._controls(controls), strict=True)
-        branches: list[Branch] = []
         unguided_below = Schedule(request.sigmas).level(balance.guided_until)
-        for name, model, schedule, scale, own in parts:
-            shares = balance.shared_unconditional and branches and self._is_fidelitys_checkpoint(model.pipeline)
-            shared = branches[0] if shares else None
-            branches.append(build_branch(name, model, schedule, request, scale, own, shared, unguided_below))
-        return branches
-
-    def _is_fidelitys_checkpoint(self, pipeline: DiffusionPipeline) -> bool:
-        """Whether this pipeline's UNet and text encoders have the fidelity pipeline's weights, and may be more."""
-        first = self.pipelines[0]
-        names = [name for name in ("unet", "text_encoder", "text_encoder_2") if getattr(first, name, None) is not None]
-        return all(_has_weights_of(getattr(pipeline, name), getattr(first, name)) for name in names)
+        return [
+            build_branch(name, model, schedule, request, scale, own, unguided_below)
+            for name, model, schedule, scale, own in parts
+        ]
 
     def _controls(self, controls: Sequence[Control]) -> list[list[Control]]:
         """Those of each pipeline's ControlNets."""
@@ -236,7 +228,6 @@ def build_branch(
     request: Request,
     guidance_scale: float,
     controls: Sequence[Control] = (),
-    unconditional_of: Branch | None = None,
     unguided_below: float = 0.0,
 ) -> Branch:
     """One pipeline as a branch: its text encoded, its conditioners made, its objects located in its tokens."""
@@ -257,7 +248,6 @@ def build_branch(
         conditioners(pipeline, request, controls),
         targets and Objective(attention.choose(request.layers), targets),
         regional_phrases(pipeline, request, chunks, model.phrase_strength * request.beta),
-        unconditional_of if isinstance(unconditional_of, UNetBranch) else None,
         unguided_below,
     )
     if model.layout_guidance is None or targets is None:
@@ -265,20 +255,6 @@ def build_branch(
     objective = Objective(guidance_layers(attention.layers), targets, layout_guidance_loss)
     settings = replace(model.layout_guidance, scale=model.layout_guidance.scale * request.beta)
     return GuidedBranch(branch, LayoutGuide(settings), objective, Schedule(request.sigmas))
-
-
-def _has_weights_of(network: nn.Module, first: nn.Module) -> bool:
-    """Whether `network` has all parameters of `first` with their values; it may have others besides."""
-    if network is first:
-        return True
-    own = dict(network.named_parameters())
-    return all(
-        name in own
-        and own[name].shape == value.shape
-        and own[name].device == value.device
-        and torch.equal(own[name], value)
-        for name, value in first.named_parameters()
-    )
 
 
 def located(pipeline: DiffusionPipeline, request: Request) -> Targets | None:

@@ -121,13 +121,11 @@ class Balancer:
         estimates, _ = self._denoise_all(x, moment)
         if not updates or step.sigma_next == 0:
             return estimates, {}
-        D = estimates.restated(step.gain)
-        for _ in range(self.settings.updates):
-            w = self._weights()
-            ahead = step(mix(w, D))
-            found = {k: self.branches[k].gradient(ahead, step.sigma_next) for k in self._sources()}
-            gradients = {k: gradient for k, gradient in found.items() if gradient is not None}
-            self._update(gradients, w, D, step.gain, moment)
+        w, D = self._weights(), estimates.restated(step.gain)
+        ahead = step(mix(w, D))
+        found = {k: self.branches[k].gradient(ahead, step.sigma_next) for k in self._sources()}
+        gradients = {k: gradient for k, gradient in found.items() if gradient is not None}
+        self._update(gradients, w, D, step.gain, moment)
         return estimates, gradients
 
     def _denoise_all(self, x, moment: Moment, sources: tuple[int, ...] = ()) -> tuple[Estimates, dict[int, Gradient]]:

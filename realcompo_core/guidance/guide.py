@@ -7,12 +7,10 @@ balancer's coefficients (`CoefficientGuide`), or the latent of a single branch b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.reading import Gradient
@@ -56,25 +54,9 @@ class CoefficientGuide:
         return not answers and on_turn and moment.progress < self._settings.update_until
 
     def move(self, variable: Tensor, gradient: Tensor, moment: Moment) -> Tensor:
-        gradient = smoothed(gradient, self._settings.smoothing)
         if self._settings.rule == "official":
             return variable - self._settings.rate * official_rate(moment.progress) * gradient
         return variable - self._settings.rate * NORMALISE[self._settings.rule](gradient)
-
-
-def smoothed(gradient: Tensor, width: float) -> Tensor:
-    """(B, K, h, w) after a Gaussian of standard deviation `width` in pixels; the border counts as its nearest pixel."""
-    if width == 0:
-        return gradient
-    reach = math.ceil(3 * width)
-    places = torch.arange(-reach, reach + 1, device=gradient.device, dtype=gradient.dtype)
-    kernel = torch.exp(-(places**2) / (2 * width**2))
-    kernel = kernel / kernel.sum()
-    K = gradient.shape[1]
-    padded = F.pad(gradient, (reach,) * 4, mode="replicate")
-    columns = kernel.view(1, 1, 1, -1).expand(K, -1, -1, -1)
-    rows = kernel.view(1, 1, -1, 1).expand(K, -1, -1, -1)
-    return F.conv2d(F.conv2d(padded, columns, groups=K), rows, groups=K)
 
 
 def normalise_max(gradient: Tensor) -> Tensor:

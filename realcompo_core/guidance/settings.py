@@ -28,14 +28,8 @@ class BalanceSettings:
     t1: share of the steps after which the fidelity branch finishes alone: by then objects stand where they stand.
     update_every, update_until: update at every n-th step, over the first share of the steps.
     sources: indices of the branches whose loss drives the coefficients; None for all.
-    updates: how often the coefficients move at a step that looks ahead; each time maps are read again, at the next x
-        that the newest mixing leads to.
-    smoothing: standard deviation, in pixels of the latent, of a Gaussian over the coefficients' gradient: maps are
-        coarser than coefficients, so that what differs between neighbours is noise. 0 leaves it as it is.
     guided_until: share of the steps after which no branch is guided, so that unconditional estimates are left out
         (Kynkäänniemi et al. 2024).
-    shared_unconditional: spatial branches of the fidelity branch's checkpoint take its unconditional estimate instead
-        of running their own; others keep theirs.
     fixed: instead of dynamic weights, a (K,) or (K, h, w) tensor, RegionWeights (one value on the objects, one
         elsewhere), or a function from progress 0..1 to one of these, such as WeightSchedule. It takes precedence over
         t0 and t1; a WeightSchedule has its own.
@@ -51,10 +45,7 @@ class BalanceSettings:
     update_until: float = 1.0
     sources: tuple[int, ...] | None = None
     fixed: Weights | Callable[[float], Weights] | None = None
-    updates: int = 1
-    smoothing: float = 0.0
     guided_until: float = 1.0
-    shared_unconditional: bool = False
 
     def __post_init__(self):
         for name, allowed in (
@@ -69,9 +60,5 @@ class BalanceSettings:
                 raise RealCompoError(f"{name} is {getattr(self, name)}: it is a share of the steps, from 0 to 1")
         if self.update_every < 1:
             raise RealCompoError(f"update_every is {self.update_every}: it counts steps, from 1 up")
-        if self.updates < 1 or (self.updates > 1 and self.mode != "lookahead"):
-            raise RealCompoError(f"updates is {self.updates}: from 1 up with mode lookahead, 1 with mode one_pass")
-        if not 0 <= self.smoothing < float("inf"):
-            raise RealCompoError(f"smoothing is {self.smoothing}: it is a width in pixels, from 0 up")
         if isinstance(self.fixed, RegionWeights) and not all(0 <= share <= 1 for share in self.fixed):
             raise RealCompoError(f"fixed is {self.fixed}: the weights inside and outside are shares, from 0 to 1")

@@ -122,6 +122,25 @@ def check_error_in_a_gradient_leaves_nothing_behind():
     assert sampled().isfinite().all()
 
 
+def check_error_inside_a_layer_leaves_the_next_run_as_it_was():
+    """Also while the error is still held, as the host holds it, and what it left is thrown away in the next run."""
+    expected = sampled()
+    layer = memory.feed_forward(UNET)[0].net[0]
+
+    def fail(*_):
+        if torch.is_grad_enabled():
+            raise RuntimeError("inside a layer")
+
+    hook = layer.register_forward_pre_hook(fail)
+    try:
+        sampled()
+    except RuntimeError as error:
+        held = error
+    hook.remove()
+    assert "inside a layer" in str(held)
+    assert torch.equal(sampled(), expected)
+
+
 def check_other_packs_patches_are_called():
     called = []
 

@@ -32,6 +32,18 @@ export function entriesOf(maps, { view, conditioning }) {
   return branch === undefined ? [] : maps.entries(branch, conditioning);
 }
 
+/** The entry to begin with: the first of the node's `words`, else a noun, that of an object if there are any. */
+export function firstOf(entries) {
+  const words = entries.filter(({ kind }) => kind === "word");
+  return (
+    entries.find(({ kind }) => kind === "phrase") ??
+    words.find(({ noun, regions }) => noun && regions.length) ??
+    words.find(({ noun }) => noun) ??
+    words[0] ??
+    entries[0]
+  );
+}
+
 /** What was recorded of the chosen prompt, for each shown branch that has it. */
 const recordings = (maps, { view, conditioning }) =>
   branchesOf(maps, view)
@@ -39,6 +51,10 @@ const recordings = (maps, { view, conditioning }) =>
     .filter(Boolean);
 
 const numbered = (count, text) => Array.from({ length: count }, (_, i) => [i, text(i)]);
+
+/** The options, and the chosen value too where the node's widget has one that was not recorded. */
+const withChosen = (options, value, text) =>
+  options.some(([own]) => own === value) ? options : [...options, [value, `${text}, not recorded`]];
 
 /**
  * The options of each control, as pairs of a value and its text. Each function takes the maps and what is chosen, and
@@ -73,7 +89,8 @@ export const OPTIONS = {
     const levels = new Map(recorded.map(({ index, level }) => [index, level]));
     const steps = chosen.view === "weights" ? maps.weights.steps : [...levels.keys()].sort((a, b) => a - b);
     const level = (step) => (levels.has(step) ? `, noise level ${shortNumber(levels.get(step))}` : "");
-    return [[ALL, "all, mean"], ...steps.map((step) => [step, `${step}${level(step)}`])];
+    const options = [[ALL, "all, mean"], ...steps.map((step) => [step, `${step}${level(step)}`])];
+    return withChosen(options, chosen.step, chosen.step);
   },
 
   layer(maps, chosen) {
@@ -81,17 +98,21 @@ export const OPTIONS = {
     for (const { name, size } of recordings(maps, chosen).flatMap(({ layers }) => layers)) {
       if (!texts.has(name)) texts.set(name, name === ALL ? "all, mean" : `${name}, ${size[1]}×${size[0]}`);
     }
-    return [...texts];
+    return withChosen([...texts], chosen.layer, chosen.layer);
   },
 
   head(maps, chosen) {
     const heads = Math.max(0, ...recordings(maps, chosen).map((own) => own.heads));
-    return numbered(heads + 1, (i) => (i ? String(i - 1) : "all, mean"));
+    const options = numbered(heads + 1, (i) => (i ? String(i - 1) : "all, mean"));
+    return withChosen(options, chosen.head, chosen.head - 1);
   },
 
   palette: ({ palettes }) => Object.keys(palettes).map((name) => [name, name]),
 
-  opacity: () => Array.from({ length: 21 }, (_, i) => [i / 20, percent(i / 20)]),
+  opacity(maps, { opacity }) {
+    const shares = new Set([...Array.from({ length: 21 }, (_, i) => i / 20), opacity]);
+    return [...shares].sort((a, b) => a - b).map((share) => [share, percent(share)]);
+  },
 };
 
 /** What is chosen, with the first option in the place of each choice that these maps do not offer. */

@@ -25,21 +25,25 @@ export class Maps {
   }
 
   /**
-   * The words of a branch's prompt, then the layout's objects, each of which stands for all words of its phrase.
+   * The words of a branch's prompt, then the layout's objects, each of which stands for all words of its phrase, then
+   * the phrases that the node's `words` names.
    * `record` is the number of an entry's map in a frame, `regions` are the numbers of the regions it belongs to, and
    * `key` names the same entry in another branch.
    */
   entries(branch, conditioning) {
-    const { words, targets } = this.branches[branch].conditionings[conditioning];
+    const { words, targets, phrases } = this.branches[branch].conditionings[conditioning];
     const seen = {};
-    const entry = (kind, label, record, regions) => {
+    const entry = (kind, label, record, regions, noun = false) => {
       const key = `${kind} ${label}`;
       seen[key] = (seen[key] ?? 0) + 1;
-      return { key: `${key} ${seen[key]}`, kind, label, record, regions };
+      return { key: `${key} ${seen[key]}`, kind, label, record, regions, noun };
     };
     return [
-      ...words.map(({ text, regions }, i) => entry(/^<.*>$/.test(text) ? "special" : "word", text, i, regions)),
+      ...words.map(({ text, regions, noun }, i) =>
+        entry(/^<.*>$/.test(text) ? "special" : "word", text, i, regions, noun),
+      ),
       ...targets.map(({ label, region }, i) => entry("object", label, words.length + i, [region])),
+      ...phrases.map((label, i) => entry("phrase", label, words.length + targets.length + i, [])),
     ];
   }
 
@@ -56,7 +60,7 @@ export class Maps {
     const place = stepPlace(steps, step);
     if (place < 0) return undefined;
     const number = (place * (kept.heads + 1) + head) * items + item;
-    return this.frameAt(found, number, kept.words.length + kept.targets.length);
+    return this.frameAt(found, number, kept.words.length + kept.targets.length + kept.phrases.length);
   }
 
   /** The branches' weights as {size, maps}, or undefined where they were not recorded. */

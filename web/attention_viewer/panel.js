@@ -1,7 +1,7 @@
 // The panel: a toolbar of words, the panes, controls and the table. It holds what is chosen, and shows its scene.
 
 import { app } from "../../../scripts/app.js";
-import { entriesOf, FIRST, OPTIONS, settled } from "./choices.js";
+import { entriesOf, FIRST, firstOf, OPTIONS, settled } from "./choices.js";
 import { checkbox, select, slider } from "./controls.js";
 import { element } from "./elements.js";
 import { loadPicture, Maps, NO_MAPS } from "./maps.js";
@@ -9,10 +9,14 @@ import { paint, place } from "./panes.js";
 import { readScene } from "./scenes.js";
 import { STYLE } from "./style.js";
 import { tabulate } from "./table.js";
+import { Widgets } from "./widgets.js";
+
+const NAMES = { object: (label) => `object ${label}, all its words`, phrase: (label) => `phrase ${label}` };
 
 export class Panel {
-  constructor() {
+  constructor(node) {
     this.chosen = { ...FIRST };
+    this.widgets = new Widgets(node, () => this.follow());
     this.pinned = this.hovered = undefined; // keys of entries
     this.asked = 0; // how often a scene was asked for
     this.element = element("div");
@@ -30,7 +34,7 @@ export class Panel {
       onkeydown: (event) => this.moveFocus(event),
     });
     this.panes = element("div", { class: "panes" });
-    this.controls = element("div", { class: "controls" });
+    this.controls = element("div", { class: "controls", onchange: () => this.remember() });
     this.table = element("table");
     this.content = element("div", { class: "panel", hidden: true }, this.words, this.panes, this.controls, this.table);
     root.append(element("style", {}, STYLE), this.message, this.content);
@@ -70,7 +74,9 @@ export class Panel {
       const maps = await Maps.read(reference);
       const pictures = await Promise.all(maps.pictures.map(loadPicture));
       if (name !== this.loaded) return;
+      if (JSON.stringify(maps.phrases) !== JSON.stringify(this.maps?.phrases)) this.pinned = undefined;
       [this.maps, this.pictures] = [maps, pictures];
+      Object.assign(this.chosen, this.widgets.news(maps));
       this.say("");
       this.fill();
       await this.show();
@@ -83,6 +89,22 @@ export class Panel {
   fail(error) {
     this.loaded = undefined;
     this.say(error.message);
+  }
+
+  /** Shows what the node's widgets say. */
+  follow() {
+    if (!this.maps) return;
+    const news = this.widgets.news(this.maps);
+    if (!Object.keys(news).length) return;
+    Object.assign(this.chosen, news);
+    this.fill();
+    this.show();
+  }
+
+  /** The editor notes the widgets that the panel has changed, for undo and for the saved workflow. */
+  remember() {
+    app.canvas.emitBeforeChange();
+    app.canvas.emitAfterChange();
   }
 
   get entries() {
@@ -123,6 +145,7 @@ export class Panel {
 
   choose(name, value) {
     this.chosen[name] = value;
+    this.widgets.write(name, value, this.maps);
     if (name === "view" || name === "conditioning") {
       this.fill(); // they decide what else there is to choose
       this.controls.querySelector(`[name=${name}]`)?.focus();
@@ -133,12 +156,13 @@ export class Panel {
   fillWords() {
     const entries = this.entries;
     if (!entries.some(({ key }) => key === this.pinned)) {
-      const first = entries.find(({ kind, regions }) => kind === "word" && regions.length);
-      this.pinned = (first ?? entries.find(({ kind }) => kind === "word") ?? entries[0])?.key;
+      this.pinned = firstOf(entries)?.key;
     }
     this.hovered = undefined; // its button goes now
     this.words.hidden = this.chosen.view === "weights";
-    this.words.replaceChildren(...entries.map((entry) => this.wordButton(entry)));
+    const named = entries.filter(({ kind }) => kind === "phrase");
+    const others = entries.filter(({ kind }) => kind !== "phrase");
+    this.words.replaceChildren(...[...named, ...others].map((entry) => this.wordButton(entry)));
     this.markWords();
   }
 
@@ -153,7 +177,7 @@ export class Panel {
         class: kind,
         style: region && `--region: ${region.color}`,
         "data-key": key,
-        "aria-label": kind === "object" ? `object ${label}, all its words` : label,
+        "aria-label": NAMES[kind]?.(label) ?? label,
         onpointerenter: show,
         onpointerleave: leave,
         onfocus: show,

@@ -15,6 +15,7 @@ export const STYLE = `
   button { cursor: pointer; border-bottom-width: 3px; border-bottom-color: var(--region, var(--border-color, #999)); }
   button.special { color: var(--descrip-text, #777); font-style: italic; }
   button.object { border-radius: 12px; border-width: 1px; border-color: var(--region); }
+  button.phrase { border-radius: 12px; border-width: 1px; }
   button.object::before { content: ""; display: inline-block; width: 8px; height: 8px; margin-right: 5px;
     border-radius: 4px; background: var(--region); }
   button[aria-pressed="true"] { font-weight: 600; color: var(--comfy-menu-bg, #fff);
