@@ -295,7 +295,7 @@ def test_shards_go_on_with_the_same_workers_only(data, tmp_path):
     words = ["train", tmp_path / "shards", "--output", tmp_path / "run", *OPTIONS]
     assert run(*words, "--steps", 1, "--workers", 1).exit_code == 0
     result = run(*words, "--steps", 2, "--workers", 2)
-    assert result.exit_code == 1 and "workers 1 there, 2 now" in flat(result.output)
+    assert result.exit_code == 1 and "workers that read shards 1 there, 2 now" in flat(result.output)
 
 
 def test_mistakes_are_named(data, tmp_path):

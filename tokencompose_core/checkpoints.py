@@ -18,6 +18,7 @@ WORDS = {  # of settings, in messages
     "size": "size (height, width)",
     "model": "model weights",
     "validation": "records held out for validation",
+    "workers": "workers that read shards",
 }
 
 
