@@ -67,11 +67,9 @@ def run(command: list[object], begun) -> dict:
             if first is None and begun(process.pid):
                 first = time.monotonic() - start
             if first is not None:
-                try:
-                    samples.append(resident(process.pid))
-                except (FileNotFoundError, IndexError, ValueError):
-                    break  # it has just ended
+                samples.append(resident(process.pid))
             time.sleep(EVERY)
+    samples = [sample for sample in samples if sample]  # 0 where it has just ended
     if process.returncode or not samples:
         raise SystemExit(f"{command} ended with {process.returncode}")
     places = (0, len(samples) // 4, len(samples) // 2, -1)
@@ -84,7 +82,7 @@ def run(command: list[object], begun) -> dict:
 
 
 def reads(shards: Path):
-    """Whether a process has a shard open."""
+    """Whether a process has one of `shards` open."""
 
     def begun(process: int) -> bool:
         try:

@@ -238,7 +238,7 @@ def prepare(
     """
     from tokencompose_core import preparation
 
-    pictures = preparation.read_pictures(images, captions, lambda text: out.print(Text(text)))
+    pictures = preparation.read_pictures(images, captions, lambda text: out.print(Text(text), soft_wrap=True))
     with out.status("Loading the models"):
         from .models import best_device
 
@@ -265,7 +265,7 @@ def prepare(
             tagger,
             maker,
             lambda stage, done, total: bars.update(tasks[stage], completed=done, total=total),
-            lambda text: bars.console.print(Text(text)),
+            lambda text: bars.console.print(Text(text), soft_wrap=True),
         )
     out.print(Text(f"Written: {path}. Look at it with: realcompo check {output}"), soft_wrap=True)
 
