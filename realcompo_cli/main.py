@@ -28,6 +28,7 @@ from realcompo_core.errors import RealCompoError
 from . import train_commands
 from .consoles import err, out
 from .files import Files
+from .processes import is_first_to_say
 
 if TYPE_CHECKING:
     from realcompo_core.diffusers import RealCompoPipeline
@@ -46,7 +47,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except RealCompoError as error:
-            err.print(Panel(Text(str(error)), title="error", title_align="left", border_style="red"))
+            if is_first_to_say(str(error)):
+                err.print(Panel(Text(str(error)), title="error", title_align="left", border_style="red"))
             raise typer.Exit(1) from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from math import isnan
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,9 +14,11 @@ from rich.text import Text
 from realcompo_core.errors import RealCompoError
 
 from .consoles import err, out
+from .processes import is_main_process
 
 BUNDLED = "shapescenes"
 SHOWN_PROBLEMS = 50
+INTERRUPTED = 130  # exit code of a run that Ctrl-C stopped, as that of a shell's
 
 DataArgument = Annotated[
     Path,
@@ -42,19 +46,22 @@ def check(
 ) -> None:
     """Read a whole training set and list every problem with file and line.
 
-    The model's tokenizer tells whether the nouns are found in the captions. Ends with code 1 if there are problems.
+    The model's tokenizer tells whether the nouns are found in the captions. Ends with code 1 if there are problems. A
+    set without any mask is no problem, but warned of.
     """
-    from tokencompose_core.checking import summary
+    from tokencompose_core.checking import NO_MASKS, summary
     from tokencompose_core.formats import open_records
 
     records = open_records(data, masks)
     with out.status("Loading the tokenizer"):
         tokenizer = load_model(model, config).tokenizer
-    problems = find_problems(records, tokenizer)
+    problems, grounded = find_problems(records, tokenizer)
     for problem in problems[:SHOWN_PROBLEMS]:
         out.print(Text(f"{problem.file or data}: {problem}"), soft_wrap=True)
+    if not grounded:
+        err.print(Text(f"Warning: {NO_MASKS}", "yellow"))
     if not problems:
-        out.print(f"{len(records)} records, no problem.")
+        out.print(f"{len(records)} records, no problem. {grounded} nouns with a mask.")
         return
     out.print(Text(summary(problems, len(records)).split(". The first:")[0]))
     raise typer.Exit(1)
@@ -70,7 +77,12 @@ def train(
         Literal["sd1.4", "sd2.1", "sdxl"], typer.Option(help="Settings to start from; the options below change them.")
     ] = "sd1.4",
     lora: Annotated[int, typer.Option(help="Rank of a LoRA; 0 trains the whole UNet.", min=0)] = 0,
-    size: Annotated[str, typer.Option(help="Width x height of the training pictures.", metavar="WxH")] = "512x512",
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Width x height of the training pictures.", metavar="WxH", show_default="preset: 512, 768, 1024"
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.", show_default="preset")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples at once in each process.")] = None,
     accumulation: Annotated[int | None, typer.Option(help="Batches that make a step.")] = None,
@@ -100,20 +112,23 @@ def train(
     on_problem: Annotated[
         Literal["refuse", "skip"], typer.Option(help="What to do about records that cannot be used.")
     ] = "refuse",
+    check: Annotated[
+        bool, typer.Option(help="Read the whole set first. Without, what cannot be used is left out when it is met.")
+    ] = True,
     workers: Annotated[int, typer.Option(help="Processes that read ahead.", min=0)] = 0,
     log: Annotated[Literal["none", "tensorboard", "wandb"], typer.Option(help="Also log there.")] = "none",
     device: Annotated[str | None, typer.Option(help="cuda, mps or cpu.", show_default="the best one here")] = None,
 ) -> None:
     """Fine-tune a model so that each noun's attention falls on its object.
 
-    Run again with the same options it goes on from its last checkpoint. It refuses to do so with another model, size or
-    LoRA rank, with other data, or with other settings of the training. Ctrl-C saves and leaves. On many GPUs:
-    accelerate launch -m realcompo_cli train ...
+    Run again with the same options it goes on from its last checkpoint. It refuses to do so with another model, size,
+    LoRA rank or number of records held out, with other data, or with other settings of the training. Ctrl-C saves and
+    leaves with code 130. On many GPUs: accelerate launch -m realcompo_cli train ...; in many processes on a CPU:
+    torchrun --nproc_per_node 2 -m realcompo_cli train ... --device cpu
     """
-    from dataclasses import asdict
+    from dataclasses import replace
 
-    from tokencompose_core.identity import RunSettings
-    from tokencompose_core.training import PRESETS
+    from tokencompose_core.identity import PRESETS
 
     from .training import TrainingRun, TrainOptions
 
@@ -136,17 +151,14 @@ def train(
         "checkpoint_every": checkpoint_every,
         "keep_checkpoints": keep_checkpoints,
         "validate_every": validate_every,
+        "size": training_size(size) if size else None,
     }
-    width, _, height = size.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) % 8 == int(height) % 8 == 0 < int(width)):
-        raise typer.BadParameter(f"{size!r} is no size: write for example 512x512, both divisible by 8")
     changed = {name: value for name, value in given.items() if value is not None}
-    settings = RunSettings(**asdict(PRESETS[preset]) | changed, rank=lora, size=(int(height), int(width)))
+    settings = replace(PRESETS[preset], **changed, rank=lora, validation=validation)
     options = TrainOptions(
         data=data,
         masks=masks,
         output=output,
-        validation=validation,
         prompts=tuple(prompt or ()),
         checkpointing=checkpointing,
         cache=cache,
@@ -155,7 +167,9 @@ def train(
         log=log,
     )
     run = TrainingRun(load_model(model, config), settings, options, device)
-    run.prepare(find_problems)
+    if run.runtime.is_main:
+        err.print(f"Training in {run.processes}.", soft_wrap=True)
+    run.prepare(find_problems if check else None, lambda text: err.print(Text(f"Warning: {text}", "yellow")))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -171,18 +185,20 @@ def train(
             losses = report.losses
             figures = (
                 f"loss {losses['ldm']:.4f} token {losses['token']:.3f} pixel {losses['pixel']:.3f} "
-                f"inside {losses['share']:.2f} {speed:.2f} step/s"
+                f"inside {'–' if isnan(losses['share']) else format(losses['share'], '.2f')} {speed:.2f} step/s"
             )
             bars.update(task, completed=report.step, figures=figures)
 
         written = run.train(show, lambda text: bars.console.print(Text(text)))
-    if not run.runtime.is_main:
-        return
-    if run.done < settings.steps:
-        err.print(f"Stopped after {run.done} of {settings.steps} steps. The same command goes on from there.")
-    out.print("Written:")
-    for path in written:
-        out.print(Text(f"  {path}"), soft_wrap=True)
+    stopped = run.done < settings.steps
+    if run.runtime.is_main:
+        if stopped:
+            err.print(f"Stopped after {run.done} of {settings.steps} steps. The same command goes on from there.")
+        out.print("Written:")
+        for path in written:
+            out.print(Text(f"  {path}"), soft_wrap=True)
+    if stopped:
+        raise typer.Exit(INTERRUPTED)
 
 
 def prepare(
@@ -205,7 +221,11 @@ def prepare(
     ] = "default",
     masks: Annotated[
         Path | None,
-        typer.Option(help="Masks that you have, NAME/NOUN.png.", show_default="Grounding DINO and SAM", exists=True),
+        typer.Option(
+            help="Masks that you have, NAME/NOUN.png; a noun or any phrase of the caption.",
+            show_default="Grounding DINO and SAM",
+            exists=True,
+        ),
     ] = None,
     detector: Annotated[str | None, typer.Option(help="Grounding DINO model, a folder or a name.")] = None,
     segmenter: Annotated[str | None, typer.Option(help="SAM model, a folder or a name.")] = None,
@@ -213,18 +233,19 @@ def prepare(
 ) -> None:
     """Make a training set of images and captions: choose captions, find nouns, draw masks.
 
-    Run again after an interrupt, it goes on with the next image.
+    Run again after an interrupt, it goes on with the next image; run again after images, captions or masks were
+    changed, it does again what depends on them. What cannot be used is listed and left out.
     """
     from tokencompose_core import preparation
 
-    pictures = preparation.read_pictures(images, captions)
+    pictures = preparation.read_pictures(images, captions, lambda text: out.print(Text(text), soft_wrap=True))
     with out.status("Loading the models"):
         from .models import best_device
 
         device = device or best_device()
         chooser, maker = preparation.first_caption, None
         if masks is not None:
-            maker = preparation.masks_from_folder(masks)
+            maker = preparation.MaskFolder(masks)
         if choose == "clip" or maker is None:
             from tokencompose_core import annotators
 
@@ -244,7 +265,7 @@ def prepare(
             tagger,
             maker,
             lambda stage, done, total: bars.update(tasks[stage], completed=done, total=total),
-            lambda text: bars.console.print(Text(text)),
+            lambda text: bars.console.print(Text(text), soft_wrap=True),
         )
     out.print(Text(f"Written: {path}. Look at it with: realcompo check {output}"), soft_wrap=True)
 
@@ -274,14 +295,31 @@ def shards(
     )
 
 
-def find_problems(records, tokenizer) -> list:
-    """All problems of a set, with a progress bar."""
+def find_problems(records, tokenizer) -> tuple[list, int]:
+    """All problems of a set, and the number of its nouns that can be trained on, with a progress bar."""
     from tokencompose_core.checking import check
 
-    with Progress(TextColumn("checking"), BarColumn(), MofNCompleteColumn(), console=err, transient=True) as bars:
+    columns = TextColumn("checking"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=err, transient=True, disable=not is_main_process()) as bars:
         task = bars.add_task("", total=len(records))
         chunk = tokenizer.model_max_length
-        return list(check(records, tokenizer, lambda done, _: bars.update(task, completed=done), chunk=chunk))
+        counts = Counter()
+
+        def progress(done: int, total: int) -> None:
+            bars.update(task, completed=done)
+
+        def count(nouns: int) -> None:
+            counts["grounded"] += nouns
+
+        return list(check(records, tokenizer, progress, chunk=chunk, grounded=count)), counts["grounded"]
+
+
+def training_size(text: str) -> tuple[int, int]:
+    """(height, width) from "512x768"."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) % 8 == int(height) % 8 == 0 < int(width)):
+        raise typer.BadParameter(f"{text!r} is no size: write for example 512x512, both divisible by 8")
+    return int(height), int(width)
 
 
 def load_model(model: str, config: Path | None):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +16,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from realcompo_core.errors import RealCompoError
-from realcompo_core.files import write_file
 from tokencompose_core.batches import training_batches
 from tokencompose_core.cache import CachedModel
-from tokencompose_core.checking import kept_records
+from tokencompose_core.checking import NO_MASKS, kept_records
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.dataset import TokenComposeDataset
 from tokencompose_core.diffusers_model import DiffusersModel, pipeline_fingerprint
@@ -34,19 +33,21 @@ from tokencompose_core.training import StepReport, train
 from tokencompose_core.validation import evaluate
 
 from .files import Files
+from .history import History
 from .models import best_device
 
+SEEN_BY = 100  # steps after which a set that was not checked should have shown a mask
 VALIDATION_STEPS = 25  # of sampling
+LAUNCHED = {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"}  # variables that torchrun and `accelerate launch` set
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a run has beside its settings: where files are, what is held out, what is drawn and logged."""
+    """What a run has beside its settings: where files are, what is drawn and logged."""
 
     data: Path
     output: Path
     masks: Path | None = None
-    validation: int = 0
     prompts: tuple[str, ...] = ()
     checkpointing: bool = True
     cache: bool = False
@@ -64,17 +65,38 @@ class TrainingRun:
         self.done = 0
 
     @property
+    def processes(self) -> str:
+        """How many they are, and on what."""
+        runtime, precision = self.runtime, self.settings.precision
+        if runtime.processes > 1:
+            return f"{runtime.processes} processes, this one on {runtime.device}, {precision}"
+        hint = ""
+        if "ACCELERATE_MIXED_PRECISION" in os.environ and runtime.device.type == "cpu":
+            hint = ". accelerate starts no more on a CPU; torchrun --nproc_per_node 2 -m realcompo_cli train does"
+        return f"1 process on {runtime.device}, {precision}{hint}"
+
+    @property
     def _size(self) -> tuple[int, int]:
         """Width and height of the training images."""
         height, width = self.settings.size
         return width, height
 
-    def prepare(self, find_problems: Callable) -> None:
-        """Check the data and make the model ready. Raises RealCompoError for data that cannot be used."""
+    def prepare(self, find_problems: Callable | None, warn: Callable[[str], None]) -> None:
+        """Check the data and make the model ready. Raises RealCompoError for data that cannot be used.
+
+        find_problems(records, tokenizer): the problems, and the number of nouns that can be trained on; None to check
+        nothing, so that a large set starts at once. Then `train` leaves out what cannot be used.
+        """
         records = open_records(self.options.data, self.options.masks)
-        records = kept_records(records, find_problems(records, self.pipeline.tokenizer), self.options.on_problem)
+        self._watch_for_masks = self.settings.token_weight > 0 or self.settings.pixel_weight > 0
+        if find_problems is not None:
+            problems, grounded = find_problems(records, self.pipeline.tokenizer)
+            records = kept_records(records, problems, self.options.on_problem)
+            if self._watch_for_masks and not grounded and self.runtime.is_main:
+                warn(NO_MASKS)
+            self._watch_for_masks = False
         self.fingerprint = records.fingerprint() if isinstance(records, ShardSet) else fingerprint(each_record(records))
-        held = self.options.validation
+        held = self.settings.validation
         if held and (isinstance(records, ShardSet) or held >= len(records)):
             raise RealCompoError(
                 f"validation is {held} of {len(records)} records: it must be fewer, and shards cannot be divided"
@@ -83,7 +105,8 @@ class TrainingRun:
         chunk = tokenizer.model_max_length
         self._held_out = [TokenComposeDataset(records, size, tokenizer, chunk=chunk)[-1 - i] for i in range(held)]
         self._records = _FirstRecords(records, len(records) - held) if held else records
-        self.settings = replace(self.settings, model=pipeline_fingerprint(self.pipeline))
+        workers = self.options.workers if isinstance(records, ShardSet) else 0
+        self.settings = replace(self.settings, model=pipeline_fingerprint(self.pipeline), workers=workers)
         self.pipeline.to(self.runtime.device)
         unet = self.pipeline.unet.float()
         if self.settings.rank:
@@ -104,11 +127,17 @@ class TrainingRun:
         """Train until done or stopped; returns the files that were written."""
         files = Files(self.options.output)
         began, first = time.monotonic(), self.done
-        with _history(self.options, self.done, self.runtime.is_main) as log, _stop_on_interrupt(tell) as stopped:
+        with (
+            _history(self.options, self.done, self.runtime.is_main) as log,
+            _stop_on_interrupt(self._tell_once(tell)) as stopped,
+        ):
 
             def report(step: StepReport) -> None:
                 figures = {**step.losses, "learning_rate": step.learning_rate, "gradient_norm": step.gradient_norm}
                 log(step.step, figures)
+                self._watch_for_masks &= isnan(step.losses["share"])
+                if self._watch_for_masks and step.step in (first + SEEN_BY, self.settings.steps):
+                    self._tell_once(tell)(f"Warning: in {step.step - first} steps {NO_MASKS}")
                 show(step, (step.step - first) / (time.monotonic() - began))
 
             def validate(step: int) -> None:
@@ -140,6 +169,9 @@ class TrainingRun:
                 stopped,
             )
         return [*files.written, *self._save(tell)] if self.runtime.is_main else []
+
+    def _tell_once(self, tell: Callable[[str], None]) -> Callable[[str], None]:
+        return tell if self.runtime.is_main else lambda text: None
 
     def draw(self) -> Iterator[Any]:
         """A picture of each validation prompt, always from the same noise."""
@@ -180,36 +212,27 @@ class _FirstRecords:
 
 
 def _runtime(precision: str, device: str | None) -> Runtime:
-    if {"LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"} & os.environ.keys():  # started by `accelerate launch`
+    if LAUNCHED & os.environ.keys():
         from tokencompose_core.distributed import AccelerateRuntime
 
-        return AccelerateRuntime(precision)
+        return AccelerateRuntime(precision, device)
     return Runtime(precision, device or best_device())
 
 
 @contextmanager
 def _history(options: TrainOptions, done: int, is_main: bool) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Yields log(step, figures), which adds a line to history.jsonl, and logs where `options.log` says.
-
-    Lines of steps after `done`, which the run will do again, are removed first.
-    """
+    """Yields log(step, figures), which adds a line to history.jsonl, and logs where `options.log` says."""
     if not is_main:
         yield lambda step, figures: None
         return
-    path = options.output / "history.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text().splitlines() if path.exists() else []
-    lines = [line for line in lines if json.loads(line)["step"] <= done]
-    write_file(path, "".join(line + "\n" for line in lines))
+    history = History(options.output / "history.jsonl", done)
     writer = _writer(options, done)
-    with path.open("a") as file:
 
-        def log(step: int, figures: dict[str, float]) -> None:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
-            file.flush()
-            writer(step, figures)
+    def log(step: int, figures: dict[str, float]) -> None:
+        history.add(step, figures)
+        writer(step, figures)
 
-        yield log
+    yield log
 
 
 def _writer(options: TrainOptions, done: int) -> Callable[[int, dict[str, float]], None]:

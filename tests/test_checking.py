@@ -87,6 +87,12 @@ def test_a_good_set_has_no_problem_and_progress_is_told(tmp_path, tokenizer):
     assert kept_records(records, []) is records
 
 
+def test_nouns_that_can_be_trained_on_are_counted(tmp_path, tokenizer):
+    counts = []
+    list(check(faulty(tmp_path), tokenizer, grounded=counts.append))
+    assert counts == [1, 0, 0, 0, 1, 0, 0, 1]  # of lines 1 and 6 to 12
+
+
 def test_problems_come_while_the_set_is_read(tmp_path, tokenizer):
     told = []
     problems = check(faulty(tmp_path), tokenizer, lambda *progress: told.append(progress))

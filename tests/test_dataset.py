@@ -127,6 +127,17 @@ def test_masks_of_every_mode(mask):
     assert found.dtype == bool and (found == expected).all()
 
 
+@pytest.mark.parametrize("colour", [(128, 0, 0), (64, 0, 0), (192, 128, 128)])
+def test_masks_in_the_colours_of_pascal_voc(colour):
+    """Its contours are brighter than most of its classes, and belong to none."""
+    labels = np.zeros((60, 80), np.uint8)
+    labels[10:40, 20:50] = 255
+    labels[12:38, 22:48] = 1
+    mask = Image.fromarray(labels)
+    mask.putpalette([0, 0, 0, *colour, *[0] * 253 * 3, 224, 224, 192])
+    assert (read_mask(example_record(nouns=[("cat", mask)]), 0, (80, 60)) == (labels == 1)).all()
+
+
 def test_compression_noise_is_outside():
     noisy = np.asarray(rectangle()) // 255 * 220 + np.random.default_rng(0).integers(0, 30, (60, 80), dtype=np.uint8)
     found = read_mask(example_record(nouns=[("cat", Image.fromarray(noisy.astype(np.uint8)))]), 0, None)

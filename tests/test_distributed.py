@@ -1,4 +1,4 @@
-"""Two CPU processes against one with twice the batch."""
+"""Two CPU processes against one with twice the batch, and the command line in several processes."""
 
 import json
 import os
@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from training_set import write_set
 
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).parent / "distributed_run.py"
 
 
@@ -44,3 +46,66 @@ def test_a_gradient_that_is_not_finite_in_one_process_stops_all(tmp_path):
         assert "gradient's norm is nan at step 3" in process["error"]
         assert all(weight == weight for weight in process["weights"].values())  # no NaN
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-000002.pt"]
+
+
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "realcompo_cli", "train"]
+ACCELERATE = ["accelerate.commands.launch", "--num_processes", "2", "--cpu", "-m", "realcompo_cli", "train"]
+OPTIONS = "--size 64x64 --batch-size 1 --accumulation 1 --steps 1 --no-checkpointing".split()
+
+
+def command(launcher: list, *options: object, **variables: str) -> tuple[int, str]:
+    """Exit code, and what all processes of a command printed, without line breaks and boxes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, launcher), *map(str, options)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=500,
+        env=environment,
+    )
+    return done.returncode, " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_torchrun_trains_in_as_many_processes_as_it_says(tmp_path):
+    data = write_set(tmp_path / "set", 4)
+    code, said = command(TORCHRUN, data, "--output", tmp_path / "run", "--device", "cpu", *OPTIONS)
+    assert code == 0, said
+    assert said.count("Training in") == 1 and "Training in 2 processes, this one on cpu" in said
+    assert (tmp_path / "run" / "unet").exists()
+
+
+def test_errors_are_shown_once_not_once_a_process(tmp_path):
+    data = write_set(tmp_path / "set", 4)
+    code, said = command(TORCHRUN, data, "--output", tmp_path / "run", "--model", "nowhere", *OPTIONS)
+    assert code != 0 and said.count("there is no model nowhere") == 1, said
+    code, said = command(TORCHRUN, data, "--output", tmp_path / "run", "--device", "cpu", "--factor", 99, *OPTIONS)
+    assert code != 0 and said.count("factors is (99,)") == 1, said
+
+
+def test_accelerate_on_a_cpu_says_that_it_started_one_process(tmp_path):
+    """It is asked for two, and starts one without a word."""
+    data = write_set(tmp_path / "set", 4)
+    code, said = command(ACCELERATE, data, "--output", tmp_path / "run", *OPTIONS)
+    assert code == 0, said
+    assert "Training in 1 process on cpu, fp32. accelerate starts no more on a CPU; torchrun" in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")]
+)
+def test_divided_networks_are_refused_by_name(tmp_path, variable, name):
+    data = write_set(tmp_path / "set", 4)
+    code, said = command(
+        TORCHRUN, data, "--output", tmp_path / "run", "--device", "cpu", *OPTIONS, **{variable: "true"}
+    )
+    assert code != 0 and said.count(f"accelerate is configured for {name}") == 1, said
+
+
+def test_a_device_for_all_processes_is_refused(tmp_path):
+    data = write_set(tmp_path / "set", 4)
+    code, said = command(
+        TORCHRUN, data, "--output", tmp_path / "run", "--device", "cuda", *OPTIONS, ACCELERATE_USE_CPU="true"
+    )
+    assert code != 0 and "device is 'cuda': of several processes each takes its own, here cpu" in said, said

@@ -46,6 +46,12 @@ class TestByHand:
         assert token == pytest.approx((1 - 0.5 / 0.8) ** 2)
         assert pixel == pytest.approx(-(log(0.25) + log(1 - 0.15)) / 2 / 77)
 
+    def test_tokens_without_a_mask_have_no_term_in_the_paper_s_pixel_loss(self):
+        """Equation 6 does not say; docs/method.md, T2, says why they do not count as if their mask were 0."""
+        maps = torch.cat([self.maps, torch.full((2, 1, 2, 2), 0.6)], 1)  # a second token, as a start token is
+        _, pixel = one([maps], [[0]], left_half(), convention="paper")
+        assert pixel == pytest.approx(-(log(0.25) + log(1 - 0.15)) / 2 / 77)
+
     def test_sub_tokens_are_averaged_by_the_code_and_counted_by_the_paper(self):
         maps = torch.tensor([[[[0.4, 0.0], [0.4, 0.0]], [[0.1, 0.1], [0.1, 0.1]], [[0.0, 0.2], [0.0, 0.2]]]])
         masks = torch.cat([left_half(), left_half()])

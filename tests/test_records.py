@@ -99,6 +99,16 @@ def test_a_malformed_line_is_named_and_spoils_no_other(tmp_path, line, said):
     assert said in str(error)
 
 
+def test_masks_of_a_plain_folder_have_any_format(tmp_path):
+    for file in ("cat.jpg", "red_cup.TIF", "table.PNG", "notes.txt"):
+        (tmp_path / "masks" / "a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "masks" / "a" / file).write_bytes(b"")
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "a.txt").write_text("a cat")
+    (found,) = open_records(tmp_path)
+    assert [noun for noun, _ in found.nouns] == ["cat", "red cup", "table"]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(), part, max_size=3),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,34 @@ def test_lora_is_saved_as_such(data, tmp_path):
     assert names and all(name.startswith("unet.") and ".lora_" in name for name in names)
 
 
+def test_a_set_that_is_not_checked_is_told_of_when_it_is_met(data, tmp_path):
+    options = ["--no-check", "--steps", 3, *OPTIONS]
+    (tmp_path / "images" / "1.png").unlink()
+    result = run("train", data, "--output", tmp_path / "run", *options)
+    assert result.exit_code == 0 and "left out: metadata.jsonl:2: missing file" in flat(result.output), result.output
+    assert "Warning" not in result.output
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps({**line, "attn_list": []}) + "\n" for line in lines))
+    result = run("train", data, "--output", tmp_path / "bare", *options)
+    assert result.exit_code == 0 and "Warning: in 3 steps no noun of this set has a mask" in flat(result.output)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_run_that_was_stopped_writes_the_very_same_files(data, tmp_path, monkeypatch, rank):
+    """Byte for byte: the weights were the same, the order in the header was not."""
+    options = ["--steps", 3, "--lora", rank, "--checkpoint-every", 1, *OPTIONS]
+    assert run("train", data, "--output", tmp_path / "whole", *options).exit_code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("realcompo_cli.training._stop_on_interrupt", lambda tell: nullcontext(lambda: True))
+        for _ in range(2):
+            assert run("train", data, "--output", tmp_path / "stopped", *options).exit_code == 130
+    assert run("train", data, "--output", tmp_path / "stopped", *options).exit_code == 0
+    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.safetensors"))
+    assert [path.name for path in files] == ["lora.safetensors" if rank else "diffusion_pytorch_model.safetensors"]
+    for path in files:
+        assert (tmp_path / "whole" / path).read_bytes() == (tmp_path / "stopped" / path).read_bytes()
+
+
 @pytest.fixture
 def other_model(tmp_path):
     """A diffusers folder with the bundled model, its UNet and autoencoder slightly changed."""
@@ -156,8 +185,11 @@ def other_model(tmp_path):
     return tmp_path / "other"
 
 
-def test_another_model_size_or_rank_does_not_go_on(data, tmp_path, other_model):
-    """Each difference is named; `--lora 4` and then 8 was a traceback, the others were silent."""
+def test_another_model_size_rank_or_validation_does_not_go_on(data, tmp_path, other_model):
+    """Each difference is named; `--lora 4` and then 8 was a traceback, the others were silent.
+
+    So is another number of records held out, as it changes what is trained on.
+    """
     folder = tmp_path / "run"
     result = run("train", data, "--output", folder, "--steps", 1, "--lora", 4, *OPTIONS)
     assert result.exit_code == 0, result.output
@@ -166,6 +198,7 @@ def test_another_model_size_or_rank_does_not_go_on(data, tmp_path, other_model):
         ([], "LoRA rank 4 there, 0 now"),
         (["--lora", 4, "--size", "64x128"], "size (height, width) (128, 128) there, (128, 64) now"),
         (["--lora", 4, "--model", other_model], "model weights"),
+        (["--lora", 4, "--validation", 2], "records held out for validation 0 there, 2 now"),
     ):
         result = run("train", data, "--output", folder, "--steps", 2, *OPTIONS, *options)
         assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
@@ -193,7 +226,7 @@ def test_checkpoint_of_an_older_version_goes_on_with_a_warning(data, tmp_path):
     run("train", data, "--output", folder, "--steps", 1, "--lora", 4, *OPTIONS)
     path = folder / "checkpoints" / "checkpoint-000001.pt"
     state = torch.load(path, weights_only=True)
-    for name in ("rank", "size", "model"):
+    for name in ("rank", "size", "model", "validation", "workers"):
         del state["settings"][name]
     torch.save(state, path)
     for options in (["--lora", 8], []):
@@ -206,6 +239,65 @@ def test_checkpoint_of_an_older_version_goes_on_with_a_warning(data, tmp_path):
     assert result.exit_code == 0 and [entry["step"] for entry in history(folder)] == [1, 2], result.output
 
 
+def test_history_that_was_cut_off_does_not_stop_the_run(data, tmp_path):
+    folder = tmp_path / "run"
+    run("train", data, "--output", folder, "--steps", 1, *OPTIONS)
+    with (folder / "history.jsonl").open("a") as file:
+        file.write('{"step": 2, "tot')
+    result = run("train", data, "--output", folder, "--steps", 2, *OPTIONS)
+    assert result.exit_code == 0 and [entry["step"] for entry in history(folder)] == [1, 2], result.output
+
+
+def test_set_without_masks_is_warned_of(data, tmp_path):
+    """It passed the check and trained with "inside nan"; the history held NaN, which is no JSON."""
+    lines = [json.loads(line) for line in data.read_text().splitlines()]
+    bare = [{**line, "attn_list": [[noun, None] for noun, _ in line["attn_list"]]} for line in lines]
+    assert f"{sum(len(line['attn_list']) for line in lines)} nouns with a mask" in flat(run("check", data).output)
+    data.write_text("".join(json.dumps(line) + "\n" for line in bare))
+    result = run("check", data)
+    assert result.exit_code == 0 and "Warning: no noun of this set has a mask" in flat(result.output)
+    result = run("train", data, "--output", tmp_path / "run", "--steps", 1, *OPTIONS)
+    assert result.exit_code == 0 and "Warning: no noun of this set has a mask" in flat(result.output)
+    assert "nan" not in result.output.lower() and history(tmp_path / "run")[0]["share"] is None
+    result = run(
+        "train", data, "--output", tmp_path / "none", "--steps", 1, "--token-weight", 0, "--pixel-weight", 0, *OPTIONS
+    )
+    assert result.exit_code == 0 and "Warning" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        (["--preset", "sd1.4"], (512, 512)),
+        (["--preset", "sd2.1"], (768, 768)),
+        (["--preset", "sdxl"], (1024, 1024)),
+        (["--preset", "sd2.1", "--size", "512x640"], (640, 512)),
+    ],
+)
+def test_presets_set_the_size(data, tmp_path, monkeypatch, options, size):
+    """sd2.1 and sdxl trained at 512, where the paper has 768 and SDXL is made for 1024."""
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def trained(pipeline, settings, *rest):
+        asked.append(settings.size)
+        raise Asked
+
+    monkeypatch.setattr("realcompo_cli.training.TrainingRun", trained)
+    assert isinstance(run("train", data, "--output", tmp_path / "run", *options).exception, Asked) and asked == [size]
+
+
+def test_shards_go_on_with_the_same_workers_only(data, tmp_path):
+    """Their order depends on the number of workers: some records came twice, others not at all."""
+    run("shards", data, "--output", tmp_path / "shards", "--per-shard", 2)
+    words = ["train", tmp_path / "shards", "--output", tmp_path / "run", *OPTIONS]
+    assert run(*words, "--steps", 1, "--workers", 1).exit_code == 0
+    result = run(*words, "--steps", 2, "--workers", 2)
+    assert result.exit_code == 1 and "workers that read shards 1 there, 2 now" in flat(result.output)
+
+
 def test_mistakes_are_named(data, tmp_path):
     result = run("train", data, "--output", tmp_path / "run", "--model", "nowhere")
     assert result.exit_code == 1 and "there is no model nowhere" in flat(result.output)
@@ -216,7 +308,7 @@ def test_mistakes_are_named(data, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
-def test_ctrl_c_saves_and_leaves(data, tmp_path):
+def test_ctrl_c_saves_and_leaves_with_a_code_of_its_own(data, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "realcompo_cli", "train", data, "--output", folder, "--steps", "100000", *OPTIONS]
     process = subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -226,7 +318,7 @@ def test_ctrl_c_saves_and_leaves(data, tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output.decode()
+    assert process.returncode == 130, output.decode()
     done = history(folder)[-1]["step"]
     assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"checkpoint-{done:06}.pt"]
     assert f"Stopped after {done} of 100000 steps" in flat(output.decode())

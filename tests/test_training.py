@@ -328,7 +328,7 @@ def test_a_scaler_does_not_hide_a_gradient_that_is_never_finite(model, tmp_path)
 
 
 class ReplacingRuntime(Runtime):
-    """Gives the network other parameters in `prepare`, as FSDP does, and the optimizer with them."""
+    """Gives the network other parameters in `prepare`, as a wrapper may, and the optimizer with them."""
 
     def prepare(self, network, optimizer):
         replaced = {}

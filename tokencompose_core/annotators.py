@@ -24,6 +24,7 @@ class ClipChooser:
     """`ChooseCaption`: the caption of highest CLIP similarity."""
 
     def __init__(self, model: str = CLIP, device: str = "cpu"):
+        self.identity = model
         self._model = _load(AutoModel, model).to(device)
         self._processor, self._device = _load(AutoProcessor, model), device
 
@@ -41,6 +42,7 @@ class GroundedSam:
     """`MakeMasks`: boxes of each noun by Grounding DINO, their masks by SAM, all instances joined."""
 
     def __init__(self, detector: str = GROUNDING_DINO, segmenter: str = SAM, device: str = "cpu"):
+        self.identity = f"{detector} {segmenter}"
         self._detector = _load(AutoModelForZeroShotObjectDetection, detector).to(device)
         self._detector_processor = _load(AutoProcessor, detector)
         self._segmenter = _load(SamModel, segmenter).to(device)

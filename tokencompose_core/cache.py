@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from realcompo_core.errors import RealCompoError
 from realcompo_core.files import replacing
 
 from .training import TrainableModel
@@ -19,12 +20,11 @@ class CachedModel:
     """A model that keeps what its `encode` and `embed` give in `folder`, a file for each image and caption.
 
     The folder belongs to one model and one training set: name it after both (`identity.model_fingerprint`,
-    `records.fingerprint`).
+    `records.fingerprint`). Damaged files in it are written again. Raises RealCompoError where one cannot be written.
     """
 
     def __init__(self, model: TrainableModel, folder: str | Path):
         self._model, self._folder = model, Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -47,10 +47,20 @@ class CachedModel:
     def _cached(self, name: str, compute: Callable[[], Any]) -> Any:
         path = self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.pt"
         if path.exists():
-            return torch.load(path, weights_only=True)
+            try:
+                return torch.load(path, weights_only=True)
+            except Exception:  # whatever a damaged file leads to; it is written again
+                path.unlink(missing_ok=True)
         value = compute()
-        with replacing(path, shared=True) as part:
-            torch.save(value, part)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path, shared=True) as part, part.open("wb") as file:
+                torch.save(value, file)
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            raise RealCompoError(
+                f"cache {self._folder} cannot be written ({error}): free some room, or train without the cache. The "
+                "run will go on from its last checkpoint"
+            ) from error
         return value
 
 

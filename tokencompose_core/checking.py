@@ -15,6 +15,10 @@ from .records import DatasetError, NounMask, Problem, Record, RecordError, each_
 from .shards import ShardSet
 
 SHOWN = 5  # problems quoted in an error
+NO_MASKS = (
+    "no noun of this set has a mask that can be used: the token and the pixel loss have nothing to act on, and "
+    "training is that of the denoising loss alone. Are the masks where they are looked for?"
+)
 
 
 def check(
@@ -23,17 +27,23 @@ def check(
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     chunk: int = CHUNK,
+    grounded: Callable[[int], None] = lambda nouns: None,
 ) -> Iterator[Problem]:
     """Every problem of a set, in order: each image and mask is decoded, each noun with a mask sought in its caption.
 
     One record can have several problems, and so can a noun. Nouns without a mask are not used, so nothing is wrong with
-    them. `progress` is called after each record with the number of those read and that of all.
+    them. `progress` is called after each record with the number of those read and that of all, `grounded`
+    with the number of nouns that can be trained on in each record without a problem of its own; a set without any is
+    no problem to be refused, but one to be warned of (`NO_MASKS`).
     """
     entries = records.each() if isinstance(records, ShardSet) else each_record(records)
     for index, entry in enumerate(entries):
         errors = [entry] if isinstance(entry, RecordError) else check_record(entry, tokenizer, chunk=chunk)
         for error in errors:
             yield Problem.of(error, index)
+        if all(error.noun is not None for error in errors):
+            at_fault = {error.noun for error in errors}
+            grounded(sum(mask is not None and i not in at_fault for i, (_, mask) in enumerate(entry.nouns)))
         progress(index + 1, len(records))
 
 

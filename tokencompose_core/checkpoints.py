@@ -13,7 +13,13 @@ from torch import Tensor
 from realcompo_core.errors import RealCompoError
 from realcompo_core.files import PART, replacing
 
-WORDS = {"rank": "LoRA rank", "size": "size (height, width)", "model": "model weights"}  # of settings, in messages
+WORDS = {  # of settings, in messages
+    "rank": "LoRA rank",
+    "size": "size (height, width)",
+    "model": "model weights",
+    "validation": "records held out for validation",
+    "workers": "workers that read shards",
+}
 
 
 class Checkpoints:

@@ -1,35 +1,52 @@
-"""Training in many processes by Hugging Face accelerate, whose configuration says how (DDP, FSDP)."""
+"""Training in many processes by Hugging Face accelerate: each has the whole network (DDP)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from torch.distributed.checkpoint import state_dict as sharded
+
+from realcompo_core.errors import RealCompoError
 
 from .runtime import Runtime
 
-WHOLE = sharded.StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-WHOLE_TO_ALL = sharded.StateDictOptions(
-    full_state_dict=True, broadcast_from_rank0=True, ignore_frozen_params=True, strict=False
-)
+SHARDING = {  # what divides a network among processes, and how accelerate is told
+    "FSDP": "ACCELERATE_USE_FSDP",
+    "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
+    "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM",
+}
 
 
 class AccelerateRuntime(Runtime):
-    """One of the processes. Their checkpoints have the form of a single process's, but for FSDP's optimizer state."""
+    """One of the processes. Their checkpoints have the form of a single process's.
 
-    def __init__(self, precision: str = "fp32", accelerator: Accelerator | None = None):
-        self._accelerator = accelerator or Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
+    device: "cpu", or None for what accelerate chooses. Raises RealCompoError for another device, and where accelerate
+    is configured to divide the network: averages of weights and files of the trained model need all of it.
+    """
+
+    def __init__(self, precision: str = "fp32", device: str | None = None):
+        for name, variable in SHARDING.items():
+            if os.environ.get(variable, "false").lower() in ("true", "1"):
+                raise RealCompoError(
+                    f"accelerate is configured for {name}, which divides the network among processes: not supported. "
+                    "Take `accelerate launch --multi_gpu`, where each process has the whole network; "
+                    "a LoRA, gradient checkpointing and bf16 save memory"
+                )
+        self._accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device == "cpu")
         super().__init__(precision, self._accelerator.device)
+        if device not in (None, self.device.type):
+            raise RealCompoError(
+                f"device is {device!r}: of several processes each takes its own, here {self.device}. Leave it out, or "
+                "choose 'cpu'"
+            )
         self._scaler = self._accelerator.scaler or self._scaler
         self.rank, self.processes = self._accelerator.process_index, self._accelerator.num_processes
         self.is_main = self._accelerator.is_main_process
-        self._is_sharded = self._accelerator.distributed_type == DistributedType.FSDP
 
     def prepare(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         return self._accelerator.prepare(network, optimizer)
@@ -55,23 +72,8 @@ class AccelerateRuntime(Runtime):
     def any(self, value: bool) -> bool:
         return bool(self.sum(torch.tensor([float(value)])).item())
 
-    def wait(self) -> None:
-        self._accelerator.wait_for_everyone()
-
     def state(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        if not self._is_sharded:
-            return super().state(self._accelerator.unwrap_model(network), optimizer.optimizer)
-        weights, moments = sharded.get_state_dict(network, optimizer.optimizer, options=WHOLE)
-        return {"network": weights, "optimizer": moments, "scaler": self._scaler.state_dict()}
+        return super().state(self._accelerator.unwrap_model(network), optimizer.optimizer)
 
     def load(self, network: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        if not self._is_sharded:
-            return super().load(self._accelerator.unwrap_model(network), optimizer.optimizer, state)
-        sharded.set_state_dict(
-            network,
-            optimizer.optimizer,
-            model_state_dict=state["network"],
-            optim_state_dict=state["optimizer"],
-            options=WHOLE_TO_ALL,
-        )
-        self._scaler.load_state_dict(state["scaler"])
+        super().load(self._accelerator.unwrap_model(network), optimizer.optimizer, state)

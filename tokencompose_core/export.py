@@ -245,6 +245,17 @@ def _save(
     weights = {n: t.detach().to(device="cpu", dtype=dtype, copy=True).contiguous() for n, t in state.items()}
     with _writing(path) as part:
         save_file(weights, part, metadata={"format": "pt", **metadata})
+        _sort_metadata(part)
+
+
+def _sort_metadata(path: Path) -> None:
+    """The order in which safetensors writes the metadata is another one each time; the same run makes the same file."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from .shards import ShardSet
 
 METADATA = "metadata.jsonl"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MASK_SUFFIXES = (".png", ".bmp", ".gif", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 RECORDED_MASKS, RELEASED_MASKS = "seg", "coco_gsam_seg"  # the release's records say one, its archive unpacks the other
 
 MaskFolders = tuple[tuple[Path, bool], ...]
@@ -79,7 +80,8 @@ class MetadataRecords(Sequence):
 
 
 class FolderRecords(Sequence):
-    """A plain folder: `NAME.jpg` (.jpeg, .png, .webp), its caption in `NAME.txt`, its masks in `masks/NAME/NOUN.png`.
+    """A plain folder: `NAME.jpg` (.jpeg, .png, .webp), its caption in `NAME.txt`, its masks in `masks/NAME/NOUN.png`
+    (or another of `MASK_SUFFIXES`).
 
     Underscores in NOUN stand for spaces. Records are sorted by name; folders inside are not searched. A caption or
     masks without an image are records too, with a missing file. Raises DatasetError if there is none at all.
@@ -121,8 +123,8 @@ class FolderRecords(Sequence):
         except OSError as error:
             reason = error.strerror or error
             raise RecordError("missing file", fields.where, str(caption), f"caption {caption} ({reason})") from error
-        masks = sorted(file for file in (self.masks / name).glob("[!.]*") if file.suffix.lower() == ".png")
-        nouns = (NounMask(mask.stem.replace("_", " "), Source(f"{name}/{mask.name}", (mask,))) for mask in masks)
+        masks = mask_files(self.masks / name)
+        nouns = (NounMask(mask_noun(mask), Source(f"{name}/{mask.name}", (mask,))) for mask in masks)
         return Record(Source(images[0], (self.path / images[0],)), text, tuple(nouns), fields.where)
 
 
@@ -175,6 +177,16 @@ class HuggingFaceRecords(Sequence):
         else:
             pairs = fields.attn_list(row["attn_list"], lambda name: _mask_source(name, self._folders))
         return Record(image, fields.text(row["text"], "text"), tuple(pairs), fields.where)
+
+
+def mask_files(folder: Path) -> list[Path]:
+    """The masks of one image, sorted; none where there is no such folder."""
+    return sorted(file for file in folder.glob("[!.]*") if file.suffix.lower() in MASK_SUFFIXES)
+
+
+def mask_noun(path: Path) -> str:
+    """The noun that a mask's file name says."""
+    return " ".join(path.stem.replace("_", " ").split())
 
 
 def _folders_under(folder: Path) -> MaskFolders:

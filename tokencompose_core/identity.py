@@ -18,12 +18,22 @@ class RunSettings(TrainSettings):
     """The trainer's settings, and what else a resumed run must share.
 
     rank: of the LoRA; 0 where all weights are trained. size: height and width of the training images in pixels.
-    model: `model_fingerprint` of the weights that the run begins with.
+    model: `model_fingerprint` of the weights that the run begins with. validation: how many records are held out.
+    workers: processes that read ahead, where the order of the records depends on them (shards); else 0.
     """
 
     rank: int = 0
     size: tuple[int, int] = (512, 512)
     model: str = ""
+    validation: int = 0
+    workers: int = 0
+
+
+PRESETS = {
+    "sd1.4": RunSettings(),
+    "sd2.1": RunSettings(steps=32_000, size=(768, 768)),
+    "sdxl": RunSettings(precision="bf16", factors=(4,), size=(1024, 1024)),
+}
 
 
 def model_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:

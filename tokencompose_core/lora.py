@@ -63,8 +63,8 @@ def remove_lora(network: nn.Module) -> None:
 def lora_state(network: nn.Module, prefix: str = "unet") -> dict[str, Tensor]:
     """The adapters as `PREFIX.LAYER.lora_A.weight` (down) and `lora_B` (up), at strength 1.
 
-    With diffusers' layer names and the prefix `unet`, diffusers (`load_lora_weights`) and ComfyUI (Load LoRA) load it;
-    with ComfyUI's own layer names and `diffusion_model`, ComfyUI does.
+    With diffusers' layer names and the prefix `unet`, diffusers (`load_lora_weights`, which needs peft) and ComfyUI
+    (Load LoRA) load it; with ComfyUI's own layer names and `diffusion_model`, ComfyUI does.
     """
     state = {}
     for name, module in network.named_modules():

@@ -105,8 +105,8 @@ def pixel_loss(
     """(B, N): each noun's part of the pixel loss (T2), a cross-entropy of its map with its mask. See `MapLoss`.
 
     official: a noun's map is the sum of its tokens' columns, averaged over the heads and over the layers of one
-    resolution, and the loss the mean over nouns. paper: each noun token's map on its own; all `text_length` tokens of
-    the text are counted, those of nouns alone have a mask.
+    resolution, and the loss the mean over nouns. paper: each noun token's map on its own, divided by all `text_length`
+    tokens of the text; those without a mask have no term (docs/method.md, T2, says why).
     """
     total = _zeros(targets)
     for size, layers in _by_size(maps):

@@ -30,6 +30,12 @@ def noun_tokens(
     return [[tokens for tokens in own if tokens] for own in found]
 
 
+def is_in_caption(caption: str, noun: str) -> bool:
+    """Whether `noun_tokens` would find the noun in `caption`, of whatever length."""
+    words = [word.text.casefold() for word in split_words(unicodedata.normalize("NFC", caption))]
+    return bool(_occurrences(words, noun))
+
+
 def _tokens(words: Sequence[tuple[str, list[int]]]) -> list[int]:
     return [index for _, tokens in words for index in tokens]
 

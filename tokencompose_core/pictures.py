@@ -15,6 +15,15 @@ from .records import Record, Source
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # none of them runs another program, as EPS does
 
+VOC_CONTOUR = (224, 224, 192)
+ORIENTATION = 0x0112  # of EXIF
+TURNS = {  # its values that exchange width and height: what shows stored (height, width) values as they are meant
+    5: lambda values: values.T,
+    6: lambda values: np.rot90(values, 3),
+    7: lambda values: np.rot90(values, 2).T,
+    8: np.rot90,
+}
+
 Size = tuple[int, int]
 """Width and height in pixels."""
 
@@ -43,12 +52,17 @@ def read_image(record: Record) -> Image.Image:
 def read_mask(record: Record, noun: int, size: Size | None) -> np.ndarray:
     """The (height, width) bool mask of a noun: True where it is brighter than half of its brightest pixel.
 
-    A transparent pixel is outside. Raises RecordError, also for a mask that is empty or not of the image's `size`
-    (None: not known).
+    A transparent pixel is outside. In a palette of colours, which stand for labels, all that is not black is inside,
+    but for the white-ish colour of PASCAL VOC's contours. A mask is of the image as it is shown; only where it has the
+    size of the stored pixels instead, it is turned as the image's EXIF data says. Raises RecordError, also for a mask
+    that is empty or not of the image's `size` (None: not known).
     """
     source = record.nouns[noun].mask
     values = decode(record, source, record.read(source, noun), _brightness, noun)
     width, height = values.shape[::-1]
+    if size == (height, width) != (width, height):
+        values = _turned_like_image(record, values)
+        width, height = values.shape[::-1]
     if size not in (None, (width, height)):
         message = f"{source.name} is {width} × {height}, the image is {size[0]} × {size[1]}"
         raise record.error("mask of another size", message, source, noun)
@@ -93,5 +107,20 @@ def _brightness(image: Image.Image) -> np.ndarray:
     """(height, width): the largest colour channel, 0 where the image is transparent."""
     if image.mode[0] in "IF":  # 16 and 32 bits
         return np.nan_to_num(np.asarray(image))
-    *colours, alpha = np.moveaxis(np.asarray(image.convert("RGBA")), 2, 0)
-    return np.where(alpha > 127, np.max(colours, axis=0), 0)
+    pixels = np.asarray(image.convert("RGBA"))
+    *colours, alpha = np.moveaxis(pixels, 2, 0)
+    brightness = np.where(alpha > 127, np.max(colours, axis=0), 0)
+    if image.mode == "P" and np.ptp(colours, axis=0).any():
+        is_contour = (pixels[..., :3] == VOC_CONTOUR).all(-1)
+        return ((brightness > 0) & ~is_contour).astype(np.uint8)
+    return brightness
+
+
+def _turned_like_image(record: Record, values: np.ndarray) -> np.ndarray:
+    """`values` (height, width) of the image's stored pixels, as the image is shown."""
+
+    def turn(image: Image.Image) -> np.ndarray:
+        orientation = image.getexif().get(ORIENTATION)
+        return TURNS[orientation](values) if orientation in TURNS else values
+
+    return decode(record, record.image, record.read(record.image), turn)

@@ -80,11 +80,6 @@ class TrainSettings:
             raise RealCompoError(f"ema is {self.ema}: it is a decay, from 0 to below 1, such as 0.999")
 
 
-PRESETS = {
-    "sd1.4": TrainSettings(),
-    "sd2.1": TrainSettings(steps=32_000),
-    "sdxl": TrainSettings(precision="bf16", factors=(4,)),
-}
 FREE_TO_CHANGE = {"steps", "checkpoint_every", "keep_checkpoints", "validate_every"}  # when a run is resumed
 
 
@@ -150,7 +145,7 @@ def train(
     runtime = runtime or Runtime(settings.precision)
     shapes = {name: tuple(p.shape) for name, p in model.network.named_parameters() if p.requires_grad}
     network, optimizer = runtime.prepare(model.network, make_optimizer(trained_parameters(model.network), settings))
-    trained = trained_parameters(network)  # FSDP puts others in the place of those before
+    trained = trained_parameters(network)  # a wrapper may have others than before
     average = None if settings.ema is None else ExponentialMovingAverage(trained, settings.ema)
     supervised = SupervisedAttention(model.attention, supervised_layers(model.attention, settings.factors))
     identity = {**asdict(settings), "processes": runtime.processes}

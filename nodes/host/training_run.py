@@ -16,6 +16,7 @@ from torch import Tensor
 
 from realcompo_core.errors import Cancelled, RealCompoError
 from realcompo_core.files import replacing
+from tokencompose_core.checking import NO_MASKS
 from tokencompose_core.checkpoints import Checkpoints
 from tokencompose_core.dataset import load_example
 from tokencompose_core.identity import RunSettings
@@ -24,6 +25,7 @@ from tokencompose_core.records import DatasetError, Record, each_record, fingerp
 from tokencompose_core.runtime import Runtime
 from tokencompose_core.training import StepReport, train
 
+from .messages import warn_on_node
 from .trainable_model import HostModel
 
 PREVIEW_SIDE = 512
@@ -110,6 +112,8 @@ class HostTraining:
         host, settings = self._host, self._settings
         progress = comfy.utils.ProgressBar(settings.steps)
         data = fingerprint(each_record(self._records))
+        has_masks = any(mask for record in self._records for _, mask in record.nouns)
+        warn_on_node([] if has_masks or not (settings.token_weight or settings.pixel_weight) else [NO_MASKS])
         checkpoints = RunCheckpoints(self._folder, settings.keep_checkpoints, data, resume)
 
         def report(step: StepReport) -> None:

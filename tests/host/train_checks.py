@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 REFERENCE, *ONLY = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
@@ -482,6 +483,18 @@ def check_dataset_from_images():
     assert "3 nouns with masks" in report and "'cube' is not in" in report and len(records) == 3
     batch = torch.zeros(3, 8, 64)
     refused(lambda: make(nouns=["star"], masks=[batch, batch]), "6 for 3 nouns")
+
+
+def check_a_set_without_masks_is_warned_of():
+    images = [torch.rand(1, 64, 64, 3)]
+    given = {"images": images, "captions": ["a red circle"], "clip": [CLIP], "on_problem": ["refuse"]}
+    bare, report = run("RealCompoTokenComposeDatasetFromImages", **given, nouns=["-"])
+    assert report == "1 of 1 images, 0 nouns with masks"
+    with mock.patch.object(training_run, "warn_on_node") as warn:
+        trained("with masks", steps=1)
+        trained("without masks", steps=1, dataset=bare)
+        trained("without losses", steps=1, dataset=bare, token_weight=0.0, pixel_weight=0.0)
+    assert [len(call.args[0]) for call in warn.call_args_list] == [0, 1, 0], warn.call_args_list
 
 
 def check_dataset_of_a_folder():
