@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from full_disk import files_of_at_most
+from full_disk import files_of_at_most, needs_limits
 from torch import nn
 
 from realcompo_core.errors import RealCompoError
@@ -22,6 +22,7 @@ class Model:
         return images * 2, images * 0
 
 
+@needs_limits
 def test_full_disk_is_named_and_the_next_run_goes_on(tmp_path):
     model, images = Model(), torch.randn(1, 3, 64, 64)
     with files_of_at_most(9000), pytest.raises(RealCompoError, match="cache .* cannot be written .*free some room"):

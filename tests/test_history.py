@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from full_disk import files_of_at_most
+from full_disk import files_of_at_most, needs_limits
 
 from realcompo_cli.history import History
 from realcompo_core.errors import RealCompoError
@@ -14,6 +14,7 @@ def steps(path):
     return [json.loads(line)["step"] for line in path.read_text().splitlines()]
 
 
+@needs_limits
 def test_full_disk_is_named_and_its_cut_line_is_mended(tmp_path):
     """Every rerun died with JSONDecodeError until somebody removed the line."""
     path = tmp_path / "run" / "history.jsonl"

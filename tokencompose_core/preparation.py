@@ -217,11 +217,11 @@ class MaskFolder:
         for path in files:
             place = path.relative_to(self._folder)
             if len(place.parts) != 2:
-                reasons.append(f"{place}: its place is not NAME/NOUN{path.suffix}")
+                reasons.append(f"{place.as_posix()}: its place is not NAME/NOUN{path.suffix}")
             elif place.parts[0] not in known:
-                reasons.append(f"{place}: the set has no image {place.parts[0]}")
+                reasons.append(f"{place.as_posix()}: the set has no image {place.parts[0]}")
             elif path.suffix.lower() not in MASK_SUFFIXES:
-                reasons.append(f"{place}: none of {', '.join(MASK_SUFFIXES)}")
+                reasons.append(f"{place.as_posix()}: none of {', '.join(MASK_SUFFIXES)}")
         return reasons
 
 
