@@ -111,6 +111,9 @@ class Clip:
         text, pooled = (torch.randn(shape, generator=generator) for shape in ((1, 77, self._width), (1, 1280)))
         return [[text, {"pooled_output": pooled}]]
 
+    def encode_from_tokens(self, tokens):
+        return self.encode_from_tokens_scheduled(tokens)[0][0]
+
 
 CLIPS = {
     "SD15": Clip(comfy.sd1_clip.SD1Tokenizer(), 768),
