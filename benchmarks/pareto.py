@@ -42,8 +42,8 @@ KNOWN = {  # rows of shapescenes.py, by their names here
     "regions": "region_best",
     "schedule": "schedule_best",
     "one_pass": "one_pass",
-    "lookahead": "lookahead",
 }
+MIXES = ("fidelity", "mix_0.3", "mix_0.5", "mix_0.7", "spatial")  # by the spatial branch's weight
 ROUNDS = 3
 
 
@@ -70,7 +70,8 @@ def candidates() -> list[Row]:
         Row("lookahead, spatial gradient, t1 0.3", replace(spatial, t1=0.3)),
         Row("lookahead, spatial gradient, t1 0.4, guided until 0.75", replace(spatial, t1=0.4, guided_until=0.75)),
         Row("lookahead, spatial gradient, t1 0.4, guided until 0.6", replace(spatial, t1=0.4, guided_until=0.6)),
-        Row("lookahead with Layout Guidance", ahead, system="v3"),
+        Row("lookahead, Layout Guidance for GLIGEN", ahead, system="v3"),
+        Row("lookahead, Layout Guidance beside GLIGEN", ahead, system="v1_guided"),
     ]
 
 
@@ -98,12 +99,13 @@ def draw(rows: list[dict], path: Path) -> None:
     """Realism across, accuracy up; the cost is written beside each mark and is its size."""
     figure = Figure(figsize=(7, 4.8), dpi=150, layout="constrained")
     axes = figure.subplots()
-    mixes = [row for row in rows if row["name"] in ("fidelity", "mix_0.3", "mix_0.5", "mix_0.7", "spatial")]
+    named = {row["name"]: row for row in rows}
+    mixes = [named[name] for name in MIXES if name in named]
     axes.plot([row["realism"] for row in mixes], [row["accuracy"] for row in mixes], color="#8a8f98", lw=1, zorder=1)
     for row in rows:
         is_preset, place = row["name"] in PRESETS, (row["realism"], row["accuracy"])
         color = "#0f8a5f" if is_preset else "#8a8f98"
-        axes.errorbar(*place, row["accuracy_std"], row["realism_std"], color=color, lw=1, zorder=2)
+        axes.errorbar(*place, row["accuracy_std"] or 0, row["realism_std"] or 0, color=color, lw=1, zorder=2)
         axes.scatter(*place, s=40 * row["cost_vs_fidelity"] ** 2, color=color, alpha=0.75, zorder=3)
         text = f"{row['name']}  ×{row['cost_vs_fidelity']:g}"
         weight = "bold" if is_preset else "normal"

@@ -17,11 +17,12 @@ from shapescenes.models import pipelines, segmentation_pipeline, tokencompose_pi
 from shapescenes.palette import PALETTE
 
 FIDELITY = ("text_to_image", "tokencompose")
-SPATIAL = ("gligen", "segmentation", "layout_guidance", "phrases")
+SPATIAL = ("gligen", "gligen_guided", "segmentation", "layout_guidance", "phrases")
 
 
 SYSTEMS = {  # fidelity and spatial branch
     "v1": ("text_to_image", "gligen"),
+    "v1_guided": ("text_to_image", "gligen_guided"),
     "v2": ("tokencompose", "gligen"),
     "v3": ("text_to_image", "layout_guidance"),
     "v4": ("tokencompose", "layout_guidance"),
@@ -47,7 +48,9 @@ def system(fidelity: str = "text_to_image", spatial: str = "gligen") -> System:
     if spatial == "segmentation":
         return System(RealCompoPipeline(first, segmentation_pipeline(text_to_image)), [Control(segmentation)])
     second: StableDiffusionPipeline | Guided = layout_branch
-    if spatial == "layout_guidance":
+    if spatial == "gligen_guided":
+        second = Guided(layout_branch, layout_guidance=LAYOUT_GUIDANCE)
+    elif spatial == "layout_guidance":
         second = Guided(first, layout_guidance=LAYOUT_GUIDANCE)
     elif spatial == "phrases":
         second = Guided(text_to_image, phrase_strength=1.0)

@@ -154,7 +154,7 @@ def test_colours_of_classes_can_be_told_apart():
 
 
 def test_a_system_that_is_not_bundled_is_named():
-    with pytest.raises(RealCompoError, match="spatial is 'depth': choose one of gligen, segmentation"):
+    with pytest.raises(RealCompoError, match="spatial is 'depth': choose one of gligen, gligen_guided, segmentation"):
         system("text_to_image", "depth")
 
 

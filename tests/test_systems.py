@@ -188,7 +188,7 @@ def test_layout_guidance_alone_is_its_branch_with_all_the_weight(tiny_pipelines)
     guided = Guided(plain, layout_guidance=GUIDANCE)
     for sampler in ("euler", "plms", "dpmpp_2m"):
         by_itself = RealCompoPipeline(guided)(
-            PROMPT, LAYOUT, seed=3, steps=4, sampler=sampler, guidance_scale=5.0, layers=2
+            PROMPT, LAYOUT, seed=3, steps=4, sampler=sampler, guidance_scale=5.0, layers=2, balance=BalanceSettings()
         )
         assert_same_latents(by_itself.latents, alone(1, plain, guided, sampler=sampler))
         assert [step.moves is not None for step in by_itself.trace.by_step] == [True, True, False, False]
