@@ -119,8 +119,12 @@ def _balance_facts(balance: BalanceSettings) -> dict[str, str]:
         return {"balance": f"fixed, the spatial branch's weight is {_where(balance.fixed)}"}
     if isinstance(balance.fixed, WeightSchedule):
         return {"balance": f"fixed, {_schedule_fact(balance.fixed)}"}
+    sources = {None: "all branches", "spatial": "the spatial branch"}.get(
+        balance.sources, f"branches {balance.sources}"
+    )
     return {
-        "balance": f"{balance.mode}, rule {balance.rule} × {balance.rate:g}, initial coefficients: {balance.initial}",
+        "balance": f"{balance.mode}, by the attention of {sources}, rule {balance.rule} × {balance.rate:g}, initial "
+        f"coefficients: {balance.initial}",
         "branches": _phases(balance.t0, "balanced", balance.t1, "the fidelity branch alone"),
     }
 
@@ -152,9 +156,12 @@ def _phases(t0: float, between: str, t1: float, end: str) -> str:
 def _settings_facts(settings: dict[str, Any]) -> dict[str, str]:
     width, height = settings.get("width"), settings.get("height")
     words = "adjectives and nouns" if settings["include_adjectives"] else "nouns"
+    guided = settings["balance"].guided_until
+    until = f" until {guided:.0%} of the steps" if guided < 1 else ""
     return {
         "seed": str(settings["seed"]),
         "sampling": f"{settings['steps']} steps of {settings['sampler']}, guidance {settings['guidance_scale']:g}"
+        + until
         + (f", {width}×{height} pixels" if width else ""),
         **_balance_facts(settings["balance"]),
         "attention": f"{words}, layers {_layers(settings['layers'])}",

@@ -136,6 +136,7 @@ def test_presets_drive_by_the_spatial_branches_alone_however_many():
     assert set(PRESETS) == {"fast", "balanced", "best"} and DEFAULT in PRESETS
     for K in (2, 3):
         _, trace = run([TinyBranch(k) for k in range(K)], start(), sources="spatial")
+        assert trace.sources == tuple(range(1, K))
         losses = trace.read_steps[0].losses
         assert losses[:, 0].isnan().all() and losses[:, 1:].isfinite().all()
     with pytest.raises(RealCompoError, match="fast, balanced, best"):

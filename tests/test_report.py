@@ -301,6 +301,8 @@ def test_branches_whose_attention_was_not_read_have_no_rows():
     report = TraceReport(shown)
     assert [row.label for row in report.attention(0)] == ["spatial"] and len(report.gradients().curves) == 1
     assert "No loss of fidelity" in report.note and "NaN" not in report.note
+    shown.sources = (1,)  # as it was wanted
+    assert TraceReport(shown).note == ""
     draw_report(shown)
 
 

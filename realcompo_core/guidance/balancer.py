@@ -70,6 +70,7 @@ class Balancer:
         sources, K = self._sources(), len(self.branches)
         if not sources or not set(sources) <= set(range(K)):
             raise RealCompoError(f"sources is {sources}: choose branches from 0 to {K - 1}, or None for all")
+        self.trace.sources = sources
         if self._empty:
             which = "The layout has" if len(self._seeds) == 1 else f"The layouts of items {self._empty} have"
             alone = branch_names(K)[FIDELITY]

@@ -267,7 +267,8 @@ class TraceReport:
                 if bad:
                     found.append(f"{what} of {self.trace.branches[k]} in {_named(bad)}")
         sentences = [f"Not a number (NaN or infinite): {'; '.join(found)}."] if found else []
-        unread = [name for k, name in enumerate(self.trace.branches) if k not in self._read_branches]
+        wanted = range(len(self.trace.branches)) if self.trace.sources is None else self.trace.sources
+        unread = [self.trace.branches[k] for k in wanted if k not in self._read_branches]
         if self._read_steps and unread:
             sentences.append(f"No loss of {', '.join(unread)}: attention was not read there, or was never a number.")
         return sentences

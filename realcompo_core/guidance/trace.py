@@ -35,6 +35,7 @@ class Trace:
 
     phrases: for each item of the batch, a phrase for each of its G maps. note: what the user should know, or empty.
     objects: for each item, the indices of the layout's objects that share each map; without it, map g is object g's.
+    sources: the branches whose maps are to be read; None for all.
     """
 
     branches: tuple[str, ...]
@@ -42,6 +43,7 @@ class Trace:
     steps: list[TraceStep] = field(default_factory=list)
     note: str = ""
     objects: list[list[list[int]]] = field(default_factory=list)
+    sources: tuple[int, ...] | None = None
 
     @property
     def by_step(self) -> list[TraceStep]:
