@@ -63,15 +63,18 @@ def candidates() -> list[Row]:
         Row("one_pass, spatial gradient", replace(one_pass, sources="spatial")),
         Row("one_pass, spatial gradient, t1 0.4", replace(one_pass, sources="spatial", t1=0.4)),
         Row("one_pass, spatial gradient, t1 0.4, guided until 0.75", PRESETS["fast"]),
+        Row("one_pass, spatial gradient, t1 0.4, guided until 0.75, rate 0.8", replace(PRESETS["fast"], rate=0.8)),
         Row("lookahead", ahead),
         Row("lookahead, spatial gradient", spatial),
         Row("lookahead, spatial gradient, rate 0.8", replace(spatial, rate=0.8)),
         Row("lookahead, spatial gradient, t1 0.4", replace(spatial, t1=0.4)),
         Row("lookahead, spatial gradient, t1 0.3", replace(spatial, t1=0.3)),
         Row("lookahead, spatial gradient, t1 0.4, guided until 0.75", replace(spatial, t1=0.4, guided_until=0.75)),
+        Row("lookahead, spatial gradient, t1 0.5, guided until 0.75", replace(spatial, t1=0.5, guided_until=0.75)),
+        Row("lookahead, spatial gradient, t1 0.4, t0 0.05", replace(spatial, t1=0.4, t0=0.05)),
         Row("lookahead, spatial gradient, t1 0.4, guided until 0.6", replace(spatial, t1=0.4, guided_until=0.6)),
-        Row("lookahead, Layout Guidance for GLIGEN", ahead, system="v3"),
-        Row("lookahead, Layout Guidance beside GLIGEN", ahead, system="v1_guided"),
+        Row("lookahead, v3", ahead, system="v3"),
+        Row("lookahead, v1_guided", ahead, system="v1_guided"),
     ]
 
 

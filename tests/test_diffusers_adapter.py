@@ -394,6 +394,15 @@ def test_at_least_one_spatial_pipeline_is_needed(tiny_pipelines):
         RealCompoPipeline(tiny_pipelines.fidelity)
 
 
+def test_no_balance_is_the_default_preset(tiny_pipelines):
+    pipeline = with_scheduler(tiny_pipelines.fidelity, "ddim")
+    given = {"steps": 4, "sampler": "ddim", "layers": 2}
+    pipe = RealCompoPipeline(pipeline, with_scheduler(tiny_pipelines.gligen, "ddim"))
+    default, named = (pipe(PROMPT, LAYOUT, balance=balance, **given).latents for balance in (None, "balanced"))
+    assert torch.equal(default, named)
+    assert not torch.equal(default, pipe(PROMPT, LAYOUT, balance="fast", **given).latents)
+
+
 def test_without_guidance_from_a_share_of_the_steps_on_it_is_what_ddim_gives(tiny_pipelines):
     """Half of the steps with guidance, half without, written out with the pipeline's own UNet."""
     pipeline = with_scheduler(tiny_pipelines.fidelity, "ddim")

@@ -40,6 +40,8 @@ from .prompt_tokens import prompt_groups, with_places
 from .shapescenes import unknown_to
 from .unet_attention import UNetAttention
 
+CHANGES_GUIDANCE = {"sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function"}
+"""Model options of nodes that make something of the unconditional estimate: their branch is guided to the end."""
 POST_CFG = "sampler_post_cfg_function"  # in the host's model options: functions of the guided result
 
 
@@ -113,7 +115,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:  # noqa: B006
         sigma = float(timestep[0])
         for guider, cfg in zip((self, *self._others), self._cfg, strict=True):
-            guider.set_cfg(cfg if sigma >= self._unguided_below else 1.0)
+            stays = sigma >= self._unguided_below or guider.model_options.keys() & CHANGES_GUIDANCE
+            guider.set_cfg(cfg if stays else 1.0)
         asked = self._asked_by_sampler(model_options)
         # Samplers may have put functions of their own into the options. Those that look at the guided result get the
         # balanced one (see `_balanced_result`); the others are the fidelity branch's.
@@ -153,7 +156,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         count = len(latent.noise)
         objects = covered_by_objects(self._layout, *size).expand(count, *size)
         self._latent, self._sigmas, self._schedule = latent, sigmas, Schedule(sigmas.tolist())
-        self._unguided_below = self._schedule.level(self.settings.guided_until)
+        self._unguided_below = self.settings.unguided_below(self._schedule, len(guiders), bool(self._groups))
         seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
         layout = self._layout
         self.trace.phrases = [[layout.objects[g.objects[0]].phrase for g in self._groups]] * count
@@ -163,9 +166,11 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self._balancer = Balancer(
             balanced, self._schedule.sigmas, seeds, objects, self.settings, self._together, self.trace
         )
-        self._of_steps = (
-            [self.trace.note] if self.trace.note else check_coverage(self._branches, self._schedule, self.settings)
-        )
+        if self.trace.note:
+            self._of_steps = [self.trace.note]
+        else:
+            sources = self.trace.sources
+            self._of_steps = check_coverage(self._branches, sources, self._schedule, self.settings)
         self._warn([*self.warnings, *self._of_steps])
 
     def _skipped_networks(self) -> list[str]:

@@ -82,6 +82,8 @@ def _with_place(name: str, entry: Sequence, asked: Tensor, prompt: str) -> list:
             f"{name} branch: a positive conditioning of the whole picture has {tensor.shape[1]} tokens, and the last "
             f"object of the layout's prompt is token {length - 1} ({prompt!r}): encode that very prompt"
         )
+    if tensor.shape[2] != asked.shape[1]:  # another family's CLIP: its tokens are the same, and its numbers are not
+        return [tensor, options]
     asked = asked.to(tensor)
     limit = SAME_TOKENS * asked.norm(dim=-1)
     for place in range(tensor.shape[1] - length + 1):
@@ -92,6 +94,8 @@ def _with_place(name: str, entry: Sequence, asked: Tensor, prompt: str) -> list:
 
 def _is_alike(found: Tensor, asked: Tensor) -> bool:
     """Whether (B, T, d) tokens are about those of (T, d): of the same text, by a CLIP that was trained further."""
+    if found.shape[2] != asked.shape[1]:
+        return False
     found, asked = (tokens - tokens.mean(-2, keepdim=True) for tokens in (found.float(), asked.to(found).float()))
     return bool((torch.cosine_similarity(found, asked, dim=-1).mean(-1) >= ALIKE).all())
 

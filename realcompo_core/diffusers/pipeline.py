@@ -118,7 +118,7 @@ class RealCompoPipeline:
         sampler: str = "plms",
         guidance_scale: float | Sequence[float] = 7.5,
         seed: int = 0,
-        balance: BalanceSettings | str = DEFAULT,
+        balance: BalanceSettings | str | None = None,
         beta: float = 1.0,
         layers: int | str = 4,
         include_adjectives: bool = False,
@@ -134,7 +134,7 @@ class RealCompoPipeline:
         are shown, in the order of the pipelines. `beta`, 0 to 1, is how strongly the layout acts on the spatial
         branches: the share of the steps, from the start, in which GLIGEN's gates are open; a factor of the strengths of
         ControlNets, of Layout Guidance and of regional phrases. `balance`: settings, or the name of a preset (fast,
-        balanced or best). `layers`: see `UNetAttention.choose`.
+        balanced, which is the default, or best). `layers`: see `UNetAttention.choose`.
         `include_adjectives` lets an object's adjectives be attended to as well as its noun.
         `progress(done, steps)` is called after each step; `cancelled()` is asked before each, and makes this raise
         Cancelled.
@@ -147,7 +147,7 @@ class RealCompoPipeline:
         sigmas = self.schedules[0].sigmas(steps)
         request = Request(prompts, negatives, layouts, size, sigmas, beta, layers, include_adjectives)
         given = [controls] if isinstance(controls, Control) else controls
-        balance = preset(balance) if isinstance(balance, str) else balance
+        balance = preset(balance or DEFAULT) if balance is None or isinstance(balance, str) else balance
         branches = self._branches(request, guidance_scale, given, balance)
         seeds = [seed + b for b in range(len(prompts))]
         x = self._initial_latent(size, seeds, sigmas[0])
@@ -198,7 +198,8 @@ class RealCompoPipeline:
         if len(guidance) != count:
             raise RealCompoError(f"guidance_scale is {guidance}: give one, or one for each of the {count} branches")
         parts = zip(branch_names(count), self._models, self.schedules, guidance, self._controls(controls), strict=True)
-        unguided_below = Schedule(request.sigmas).level(balance.guided_until)
+        has_objects = any(layout.objects for layout in request.layouts)
+        unguided_below = balance.unguided_below(Schedule(request.sigmas), count, has_objects)
         return [
             build_branch(name, model, schedule, request, scale, own, unguided_below)
             for name, model, schedule, scale, own in parts

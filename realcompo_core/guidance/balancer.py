@@ -165,8 +165,9 @@ class Balancer:
 
     def _sources(self) -> tuple[int, ...]:
         every = tuple(range(len(self.branches)))
-        chosen = {None: every, "spatial": tuple(k for k in every if k != FIDELITY) or every}
-        return chosen.get(self.settings.sources, self.settings.sources)
+        if self.settings.sources == "spatial":
+            return tuple(k for k in every if k != FIDELITY) or every
+        return every if self.settings.sources is None else self.settings.sources
 
     def _initial_coefficients(self, x: Tensor) -> Tensor:
         K, size = len(self.branches), x.shape[-2:]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import RealCompoError
 from ..palettes import DIVERGING, PALETTES, branch_color, colorize, hex_of
+from .schedule import named_steps
 from .trace import Trace, TraceStep
 
 COLUMNS = 8  # at most so many steps are shown of each map
@@ -152,8 +153,8 @@ class TraceReport:
                 low, high = (f"{size:.2g}" for size in (min(sizes), max(sizes)))
                 by = low if low == high else f"{low} to {high}"
                 sentences.append(
-                    f"Layout Guidance moved the latent of the {name} branch in {_named(indices)}, by {by} (root mean "
-                    "square)."
+                    f"Layout Guidance moved the latent of the {name} branch in {named_steps(indices)}, by {by} (root "
+                    "mean square)."
                 )
         return " ".join(sentences)
 
@@ -244,7 +245,7 @@ class TraceReport:
         """What was done in which steps."""
         steps = self.trace.by_step
         phases = [(kind, [step.index for step in own]) for kind, own in groupby(steps, self._kind)]
-        return " ".join(f"{_named(indices).capitalize()}: {kind}." for kind, indices in phases)
+        return " ".join(f"{named_steps(indices).capitalize()}: {kind}." for kind, indices in phases)
 
     def _kind(self, step: TraceStep) -> str:
         fidelity = step.weights[self.item, 0]
@@ -260,12 +261,12 @@ class TraceReport:
         found = []
         bad = [step.index for step in self.trace.by_step if not step.weights[self.item].isfinite().all()]
         if bad:
-            found.append(f"weights in {_named(bad)}")
+            found.append(f"weights in {named_steps(bad)}")
         for what in ("losses", "gradient"):
             for k in self._read_branches:
                 bad = [s.index for s in self._read_steps if not getattr(s, what)[self.item, k].isfinite().all()]
                 if bad:
-                    found.append(f"{what} of {self.trace.branches[k]} in {_named(bad)}")
+                    found.append(f"{what} of {self.trace.branches[k]} in {named_steps(bad)}")
         sentences = [f"Not a number (NaN or infinite): {'; '.join(found)}."] if found else []
         wanted = range(len(self.trace.branches)) if self.trace.sources is None else self.trace.sources
         unread = [self.trace.branches[k] for k in wanted if k not in self._read_branches]
@@ -281,15 +282,3 @@ def item_count(trace: Trace) -> int:
 
 def _dashes(branch: int) -> tuple[float, ...]:
     return DASHES[branch % len(DASHES)]
-
-
-def _named(indices: Sequence[int]) -> str:
-    """ "step 3", "steps 0 to 4, 6"."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    parts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
-    return f"step{'s' if len(indices) > 1 else ''} {', '.join(parts)}"

@@ -35,3 +35,15 @@ class Schedule:
     def following(self, sigma: float) -> float:
         """The next lower level; 0 below the last."""
         return next((level for level in self.sigmas if level < sigma * (1 - 1e-6)), 0.0)
+
+
+def named_steps(indices: Sequence[int]) -> str:
+    """Rising numbers of steps in words: "step 3", "steps 0 to 4, 6"."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    parts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return f"step{'s' if len(indices) > 1 else ''} {', '.join(parts)}"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import RealCompoError
 from .mixing import RegionWeights
+from .schedule import Schedule
 
 Weights = Tensor | RegionWeights
 
@@ -30,7 +31,7 @@ class BalanceSettings:
     sources: indices of the branches whose loss drives the coefficients, or `spatial` for all but the fidelity branch;
         None for all.
     guided_until: share of the steps after which no branch is guided, so that unconditional estimates are left out
-        (Kynkäänniemi et al. 2024).
+        (Kynkäänniemi et al. 2024). Where nothing is balanced (a single branch, no objects), all steps are guided.
     fixed: instead of dynamic weights, a (K,) or (K, h, w) tensor, RegionWeights (one value on the objects, one
         elsewhere), or a function from progress 0..1 to one of these, such as WeightSchedule. It takes precedence over
         t0 and t1; a WeightSchedule has its own.
@@ -63,3 +64,7 @@ class BalanceSettings:
             raise RealCompoError(f"update_every is {self.update_every}: it counts steps, from 1 up")
         if isinstance(self.fixed, RegionWeights) and not all(0 <= share <= 1 for share in self.fixed):
             raise RealCompoError(f"fixed is {self.fixed}: the weights inside and outside are shares, from 0 to 1")
+
+    def unguided_below(self, schedule: Schedule, branches: int, has_objects: bool) -> float:
+        """The noise level below which no branch is guided; 0 where all steps are."""
+        return schedule.level(self.guided_until) if branches > 1 and has_objects else 0.0

@@ -10,7 +10,6 @@ import comfy.sample
 import comfy.samplers
 import comfy_extras.nodes_differential_diffusion as differential_diffusion
 import comfy_extras.nodes_easycache as step_caches
-import comfy_extras.nodes_freelunch as freelunch
 import comfy_extras.nodes_model_advanced as model_advanced
 import comfy_extras.nodes_model_downscale as model_downscale
 import nodes as core_nodes
@@ -18,6 +17,7 @@ import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.settings import BalanceSettings
+from realcompo_core.layout import Layout
 # isort: on
 
 FIDELITY, SPATIAL = (torch.tensor(weights) for weights in ((1.0, 0.0), (0.0, 1.0)))
@@ -114,6 +114,27 @@ def check_a_layout_of_another_prompt_is_told():
     assert guider.warnings[0].removesuffix(".") in guider.trace.note
 
 
+def check_a_clip_of_another_family_is_told():
+    class Wide:
+        tokenizer, tokenize = CLIP.tokenizer, CLIP.tokenize
+
+        def encode_from_tokens(self, tokens):
+            return torch.zeros(1, 32, 2048)
+
+    entry = guiders.BranchInput(MODEL, POSITIVE, NEGATIVE, 3.0)
+    warnings = guiders.BalancedGuider([entry, entry], LAYOUT, Wide()).warnings
+    assert len(warnings) == 2 and all("connect that one to `clip`" in warning for warning in warnings)
+
+
+def check_guidance_ends_only_where_nothing_else_needs_it():
+    """Not where a node makes something of the unconditional estimate, nor where nothing is balanced."""
+    rescaled = run_node(model_advanced.RescaleCFG, MODEL, 0.7)
+    empty = Layout((), prompt=PROMPT)
+    for model, layout, is_guided in ((rescaled, LAYOUT, True), (MODEL, empty, True), (MODEL, LAYOUT, False)):
+        found, _ = balanced((model, POSITIVE), (model, POSITIVE), steps=8, layout=layout, guided_until=0.5)
+        assert ((found - alone(model, steps=8)).abs().max() < 1e-3) == is_guided, (model is MODEL, layout)
+
+
 def check_the_prompts_attention_is_read_wherever_it_stands():
     """Beside other conditionings (Combine), before and after other tokens (Concat)."""
     other = encoded(OTHER_PROMPT)
@@ -177,8 +198,6 @@ def check_patches_that_write_into_the_networks_tensors():
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)  # of equal branches it is each branch's own
         assert guider.trace.read_steps
         balanced((model, POSITIVE), mode=mode), balanced(spatial=(model, POSITIVE), mode=mode)
-    for node in (freelunch.FreeU, freelunch.FreeU_V2):
-        balanced((run_node(node, MODEL, 1.3, 1.4, 0.9, 0.2), POSITIVE))
 
 
 def check_maps_of_unlike_sizes():
@@ -216,6 +235,9 @@ def check_conditionings_with_a_range_of_steps():
     refused("whole picture", run=lambda: balanced((MODEL, boxed), (MODEL, boxed)))
     _, guider = balanced(spatial=(MODEL, boxed))
     assert "spatial branch: its attention is not read" in guider.trace.note
+    _, guider = balanced((MODEL, boxed), sources="spatial")
+    assert guider.trace.note == ""  # nobody asks for the fidelity branch's
+    refused("spatial branch", run=lambda: balanced(spatial=(MODEL, boxed), sources="spatial"))
 
 
 def check_step_caches():

@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import os
 import sys
+from unittest.mock import patch
 
 sys.argv = ["main.py", "--cpu"]
 sys.path.insert(0, os.getcwd())
@@ -29,6 +30,7 @@ import comfy.sd1_clip  # noqa: E402
 import comfy.sdxl_clip  # noqa: E402
 import comfy.supported_models  # noqa: E402
 import comfy.t2i_adapter.adapter  # noqa: E402
+import comfy_extras.nodes_freelunch as freelunch  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from comfy.cldm.cldm import ControlNet as ControlNetwork  # noqa: E402
@@ -240,6 +242,21 @@ def check_controlnets_in_a_chain():
     one, both = (controlled("SD15", *nets) for nets in ([CONTROLS["SD15"]], [CONTROLS["SD15"], other]))
     assert both[0][0][1]["control"].previous_controlnet is not None
     assert different(check("SD15", both), moved("SD15", one))
+
+
+def check_freeu_with_a_controlnet():
+    """FreeU writes into the hidden states that autograd has kept, in blocks 4 times as wide as the first."""
+
+    def with_freeu(node, model):
+        with torch.inference_mode(), patch.dict(model.model.model_config.unet_config, model_channels=80):
+            return node.execute(model, 1.3, 1.4, 0.9, 0.2).result[0]
+
+    for node in (freelunch.FreeU, freelunch.FreeU_V2):
+        models = [with_freeu(node, model) for model in MODELS["SD15"]]
+        spatial = controlled("SD15", CONTROLS["SD15"])
+        for mode in ("one_pass", "lookahead"):
+            found, trace = balanced("SD15", spatial, models=models, mode=mode, t1=1.0)
+            assert trace.read_steps and different(found, balanced("SD15", spatial, mode=mode, t1=1.0)[0])
 
 
 def check_gligen_with_a_controlnet():
