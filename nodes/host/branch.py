@@ -15,10 +15,10 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_base import BaseModel
 from torch import Tensor, nn
-from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.reading import Gradient, GradientReader
+from realcompo_core.attention.saved_tensors import keep_saved_tensors
 from realcompo_core.attention.source import NetworkPass, Stage
 
 from .chunks import PLACE, acts_at, by_uuid, whole_picture
@@ -210,7 +210,7 @@ class HostBranch:
         """Patches inside the network may write into what autograd has kept, as FreeU's do. Watching takes time."""
         transformer = self.model_options.get("transformer_options", {})
         patched = any(_holds_any(transformer.get(key)) for key in ("patches", "patches_replace"))
-        return allow_mutation_on_saved_tensors() if patched else nullcontext()
+        return keep_saved_tensors() if patched else nullcontext()
 
     def _calculate(self, args: dict) -> list[Tensor]:
         """The host's predictions; where passes are joined, in one call with the other branches on the model."""
