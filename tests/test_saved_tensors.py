@@ -108,7 +108,7 @@ def test_a_dead_tensors_copy_is_not_taken_for_another_at_its_address():
                 y.zero_()
             del y, part
         gradients = [torch.autograd.grad(product, x)[0] for product in products]
-    wrong = [scale for scale, gradient in zip(scales, gradients) if (gradient != 2.0 * scale**2).any()]
+    wrong = [scale for scale, gradient in zip(scales, gradients, strict=True) if (gradient != 2.0 * scale**2).any()]
     assert wrong == []
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakSet
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
