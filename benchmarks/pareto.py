@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.measuring import cost
 from benchmarks.shapescenes import RESULTS, TIMED_PROMPTS, Row, layouts_of, made, rows, run_seed, summarise
+from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.presets import PRESETS
 from realcompo_core.guidance.settings import BalanceSettings
 from shapescenes import DEFAULTS
@@ -55,6 +56,13 @@ def candidates() -> list[Row]:
     """What the presets were chosen from, one change after another."""
     one_pass, ahead = BalanceSettings(), BalanceSettings(mode="lookahead")
     spatial = replace(ahead, sources="spatial")
+    cheap = replace(one_pass, sources="spatial", t1=0.4, guided_until=0.75)
+
+    def moved(until: float, balance: BalanceSettings = cheap, scale: float = 30, **settings) -> BalanceSettings:
+        guidance = LayoutGuidance(scale=scale, until=until, **({"iterations": 1, "scale_steps": 51} | settings))
+        return replace(balance, layout_guidance=guidance)
+
+    cheap_ahead = replace(cheap, mode="lookahead")
     alone = BalanceSettings(fixed=torch.tensor([1.0, 0.0]))
     return [
         Row("fidelity", alone),
@@ -62,8 +70,8 @@ def candidates() -> list[Row]:
         Row("one_pass", one_pass),
         Row("one_pass, spatial gradient", replace(one_pass, sources="spatial")),
         Row("one_pass, spatial gradient, t1 0.4", replace(one_pass, sources="spatial", t1=0.4)),
-        Row("one_pass, spatial gradient, t1 0.4, guided until 0.75", PRESETS["fast"]),
-        Row("one_pass, spatial gradient, t1 0.4, guided until 0.75, rate 0.8", replace(PRESETS["fast"], rate=0.8)),
+        Row("one_pass, spatial gradient, t1 0.4, guided until 0.75", cheap),
+        Row("one_pass, spatial gradient, t1 0.4, guided until 0.75, rate 0.8", replace(cheap, rate=0.8)),
         Row("lookahead", ahead),
         Row("lookahead, spatial gradient", spatial),
         Row("lookahead, spatial gradient, rate 0.8", replace(spatial, rate=0.8)),
@@ -75,6 +83,14 @@ def candidates() -> list[Row]:
         Row("lookahead, spatial gradient, t1 0.4, guided until 0.6", replace(spatial, t1=0.4, guided_until=0.6)),
         Row("lookahead, v3", ahead, system="v3"),
         Row("lookahead, v1_guided", ahead, system="v1_guided"),
+        Row("fast: moves until 0.25, t1 0.25", moved(0.25, replace(cheap, t1=0.25))),
+        Row("balanced: moves until 0.25, t1 0.4", moved(0.25)),
+        Row("best: moves until 0.4, t1 0.4", moved(0.4)),
+        Row("balanced, moves at scale 30 in 12 steps", moved(0.25, scale_steps=None)),
+        Row("balanced, looking ahead", moved(0.25, cheap_ahead)),
+        Row("fast, looking ahead", moved(0.25, replace(cheap_ahead, t1=0.25))),
+        Row("best, two moves a step, looking ahead", moved(0.4, cheap_ahead, iterations=2)),
+        Row("best, t1 0.6, both gradients", moved(0.4, replace(one_pass, guided_until=0.75))),
     ]
 
 

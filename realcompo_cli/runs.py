@@ -15,6 +15,7 @@ from PIL import Image
 from realcompo_core.diffusers import Output, RealCompoPipeline
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance import named_settings
+from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.presets import DEFAULT, PRESETS
 from realcompo_core.guidance.settings import BalanceSettings
@@ -61,7 +62,8 @@ def sample(
     `progress(done, steps)` is called after each step. Raises MemoryFullError.
     """
     if name in ALONE:
-        settings = settings | {"balance": replace(settings["balance"], fixed=torch.tensor(ALONE[name]))}
+        alone = replace(settings["balance"], fixed=torch.tensor(ALONE[name]), layout_guidance=None)
+        settings = settings | {"balance": alone}
     start = time.perf_counter()
     try:
         output = pipeline(prompt, layout, progress=progress, **settings)
@@ -126,6 +128,17 @@ def _balance_facts(balance: BalanceSettings) -> dict[str, str]:
         "balance": f"{balance.mode}, by the attention of {sources}, rule {balance.rule} × {balance.rate:g}, initial "
         f"coefficients: {balance.initial}",
         "branches": _phases(balance.t0, "balanced", balance.t1, "the fidelity branch alone"),
+        **_guidance_fact(balance.layout_guidance),
+    }
+
+
+def _guidance_fact(guidance: LayoutGuidance | None) -> dict[str, str]:
+    if guidance is None:
+        return {}
+    moves = "one move" if guidance.iterations == 1 else f"up to {guidance.iterations} moves"
+    scale = f"scale {guidance.scale:g}" + (f" for {guidance.scale_steps} steps" if guidance.scale_steps else "")
+    return {
+        "Layout Guidance": f"{moves} of a spatial branch's latent a step until {guidance.until:.0%} of them, {scale}"
     }
 
 

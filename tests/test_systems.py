@@ -1,6 +1,7 @@
 """The systems of RealCompo over diffusers: ControlNets, Layout Guidance and regional phrases as spatial branches."""
 
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -195,6 +196,22 @@ def test_layout_guidance_alone_is_its_branch_with_all_the_weight(tiny_pipelines)
     unguided = alone(0, plain, guided, sampler="dpmpp_2m")
     assert (by_itself.latents - unguided).abs().max() > 1e-2
     assert_same_latents(alone(1, plain, guided, sampler="dpmpp_2m", beta=0.0), unguided)
+
+
+def test_layout_guidance_of_the_settings_is_that_of_each_spatial_branch_without_its_own(tiny_pipelines):
+    """Never of the fidelity branch; and its scale is for `scale_steps` steps."""
+    first, second = with_scheduler(tiny_pipelines.fidelity), with_scheduler(tiny_pipelines.gligen)
+    settings = BalanceSettings(layout_guidance=replace(GUIDANCE, scale=GUIDANCE.scale / 2, scale_steps=8))
+    expected = generate(
+        first, Guided(second, layout_guidance=GUIDANCE), steps=4, sampler="ddim", balance=BalanceSettings()
+    )
+    found = generate(first, second, steps=4, sampler="ddim", balance=settings)
+    assert_same_latents(found.latents, expected.latents)
+    assert found.trace.steps[0].moves[0, 0] == 0 < found.trace.steps[0].moves[0, 1]
+    own = generate(first, Guided(second, layout_guidance=GUIDANCE), steps=4, sampler="ddim", balance=settings)
+    assert_same_latents(own.latents, expected.latents)
+    without = generate(first, second, steps=4, sampler="ddim", balance=BalanceSettings())
+    assert (without.latents - expected.latents).abs().max() > 1e-2
 
 
 def test_phrases_are_averaged_with_the_prompt_in_their_regions(tiny_pipelines):

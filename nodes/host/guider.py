@@ -86,7 +86,9 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self._layout = layout.validate()
         self._sources = [readable_source(model) for model in models]
         self._layers = [source.choose(layers) for source in self._sources]
-        self._layout_guidance = [branch.layout_guidance for branch in branches]
+        self._layout_guidance = [
+            self.settings.layout_guidance_of(k, branch.layout_guidance) for k, branch in enumerate(branches)
+        ]
         self._detach_control = detach_control
         self._balancer: Balancer | None = None
         self._own_options: dict = {}
@@ -105,6 +107,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         opening = _OpenBranches(self, self._others, sampler, (noise, latent_image, denoise_mask, seed))
         try:
             samples = super().sample(noise, latent_image, opening, sigmas, denoise_mask, callback, disable_pbar, seed)
+            self._balancer.finish()
             self._warn([*self.warnings, *self._of_steps, *self._skipped_networks()])
             return samples
         finally:
@@ -144,6 +147,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         if self._groups:
             regions = partial(region_maps, self._layout, [group.objects for group in self._groups])
             targets = object_targets([[group.tokens for group in self._groups]], [regions])
+            targets = targets.to(self.model_patcher.load_device)
         guiders = (self, *self._others)
         predictors = [super().predict_noise, *(guider.outer_predict_noise for guider in self._others)]
         objectives = [targets and Objective(layers, targets) for layers in self._layers]
@@ -193,7 +197,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         if guidance is None or targets is None:
             return branch
         objective = Objective(guidance_layers(source.layers), targets, layout_guidance_loss)
-        return GuidedBranch(branch, LayoutGuide(guidance, self._latent.mask), objective, self._schedule)
+        guide = LayoutGuide(guidance.over(self._schedule.steps), self._latent.mask)
+        return GuidedBranch(branch, guide, objective, self._schedule)
 
     def _together(self, branches: Sequence[Branch], reading: Sequence[Branch]) -> AbstractContextManager:
         hosts = {branch.name: branch for branch in self._branches}  # without their guides

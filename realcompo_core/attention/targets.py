@@ -52,8 +52,23 @@ def object_targets(
     for b, item in enumerate(groups):
         for g, group in enumerate(item):
             members[b, g, [columns.index(token) for token in group]] = 1
-    rasterised = cache(lambda height, width: _stacked([region(height, width) for region in regions]))
-    return Targets(torch.tensor([columns] * len(groups)), members, rasterised)
+    return Targets(torch.tensor([columns] * len(groups)), members, _Rasterised(regions))
+
+
+class _Rasterised:
+    """Regions that are drawn once for each size of map, and kept on the device where they are needed."""
+
+    def __init__(self, regions: Sequence[Callable[[int, int], Tensor]], device: torch.device | str = "cpu"):
+        self._regions = regions
+        self._drawn = cache(
+            lambda height, width: _stacked([r(height, width) for r in regions]).to(device, non_blocking=True)
+        )
+
+    def __call__(self, height: int, width: int) -> Tensor:
+        return self._drawn(height, width)
+
+    def to(self, device: torch.device | str) -> _Rasterised:
+        return _Rasterised(self._regions, device)
 
 
 def _stacked(items: Sequence[Tensor]) -> Tensor:

@@ -107,7 +107,7 @@ class UNetBranch:
     def _run(self, x: Tensor, sigma: float, conditionings: Sequence[str]) -> Tensor:
         """The UNet's raw output in x's precision; x has B items of each conditioning."""
         text = _joined([self._arguments[conditioning] for conditioning in conditionings])
-        t = torch.tensor(self._schedule.timestep(sigma), device=x.device)
+        t = torch.full((), self._schedule.timestep(sigma), device=x.device)  # does not wait for the device
         scaled = self._schedule.parametrisation.scale_input(x, sigma).to(self._unet.dtype)
         run = UNetPass(conditionings, sigma, scaled, t, text)
         arguments = dict(text)

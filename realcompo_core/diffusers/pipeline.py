@@ -165,6 +165,7 @@ class RealCompoPipeline:
 
         callback = (lambda i, *_: progress(i + 1, steps)) if progress else None
         x = SAMPLERS[sampler](model, x, sigmas, callback) + balancer.moves
+        balancer.finish()
         latents = self.schedules[0].parametrisation.scale_input(x, sigmas[-1])
         return Output(decode(self.pipelines[0], latents), layouts, balancer.trace, latents)
 
@@ -197,7 +198,11 @@ class RealCompoPipeline:
         guidance = [guidance_scale] * count if isinstance(guidance_scale, (int, float)) else guidance_scale
         if len(guidance) != count:
             raise RealCompoError(f"guidance_scale is {guidance}: give one, or one for each of the {count} branches")
-        parts = zip(branch_names(count), self._models, self.schedules, guidance, self._controls(controls), strict=True)
+        models = [
+            replace(model, layout_guidance=balance.layout_guidance_of(k, model.layout_guidance))
+            for k, model in enumerate(self._models)
+        ]
+        parts = zip(branch_names(count), models, self.schedules, guidance, self._controls(controls), strict=True)
         has_objects = any(layout.objects for layout in request.layouts)
         unguided_below = balance.unguided_below(Schedule(request.sigmas), count, has_objects)
         return [
@@ -256,7 +261,8 @@ def build_branch(
     if model.layout_guidance is None or targets is None:
         return branch
     objective = Objective(guidance_layers(attention.layers), targets, layout_guidance_loss)
-    settings = replace(model.layout_guidance, scale=model.layout_guidance.scale * request.beta)
+    settings = model.layout_guidance.over(len(request.sigmas) - 1)
+    settings = replace(settings, scale=settings.scale * request.beta)
     return GuidedBranch(branch, LayoutGuide(settings), objective, Schedule(request.sigmas))
 
 
@@ -269,7 +275,7 @@ def located(pipeline: DiffusionPipeline, request: Request) -> Targets | None:
         found, _ = phrase_groups(pipeline, prompt, layout, request.include_adjectives)
         groups.append([group.tokens for group in found])
         regions.append(partial(region_maps, layout, [group.objects for group in found]))
-    return object_targets(groups, regions)
+    return object_targets(groups, regions).to(pipeline.device)
 
 
 def regional_phrases(

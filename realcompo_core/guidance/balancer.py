@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,9 @@ class Balancer:
 
     Branches with a guide move the latent. The sampler does not know: it samples x minus all moves so far, and whoever
     runs it adds `moves` to its latents in the end (docs/method.md, R9).
+
+    Nothing waits for the device within a step, but for guides that count their moves by the loss. So `finish` must be
+    called when sampling has ended.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Balancer:
         self._c: Tensor | None = None
         self._previous: tuple | None = None  # w, D and gain of the last balanced evaluation
         self._answers = Answers()
+        self._doubts: list[_Doubt] = []
         sources, K = self._sources(), len(self.branches)
         if not sources or not set(sources) <= set(range(K)):
             raise RealCompoError(f"sources is {sources}: choose branches from 0 to {K - 1}, or None for all")
@@ -107,7 +112,15 @@ class Balancer:
     @property
     def weights(self) -> Tensor:
         """(B, K, h, w) of the newest evaluation, on the CPU."""
-        return self.trace.steps[-1].weights
+        return self.trace.steps[-1].weights.cpu()
+
+    def finish(self) -> None:
+        """Brings the trace to the CPU. Raises RealCompoError that names branch and step if one was not finite.
+
+        On the CPU that is raised in the step itself.
+        """
+        self.trace.steps[:] = [step.on_cpu() for step in self.trace.steps]
+        self._look_at_doubts()
 
     def _one_pass(self, x, step, moment: Moment, updates: bool) -> tuple[Estimates, dict[int, Gradient]]:
         """What all branches say. c is moved by ∂L/∂x at the present x, which came from the previous mixing."""
@@ -174,11 +187,14 @@ class Balancer:
         if self.settings.initial == "zero":
             return x.new_zeros(len(x), K, *size)
         if self.settings.initial == "layout":
-            return layout_coefficients(self._objects.to(x), K)
-        return random_coefficients(self._seeds, (K, *size)).to(x)
+            return layout_coefficients(self._objects, K).to(x.device, x.dtype, non_blocking=True)
+        return random_coefficients(self._seeds, (K, *size)).to(x.device, x.dtype, non_blocking=True)
 
     def _given_weights(self, x: Tensor, progress: float) -> Tensor | None:
-        """(B, K, h, w) weights without coefficients: fixed, before t0, from t1 on, without objects. None otherwise."""
+        """(B, K, h, w) weights without coefficients: fixed, before t0, from t1 on, without objects. None otherwise.
+
+        They are on the CPU, where it is known at once which of them are 0.
+        """
         K = len(self.branches)
         if K == 1 or len(self._empty) == len(x) or self._acting == (FIDELITY,):
             weights = torch.eye(K)[FIDELITY]
@@ -191,8 +207,8 @@ class Balancer:
         else:
             return None
         if isinstance(weights, RegionWeights):
-            return self._possible(weights.over(self._objects.to(x), K))
-        weights = weights.to(x)
+            return self._possible(weights.over(self._objects.to("cpu", x.dtype), K))
+        weights = weights.to("cpu", x.dtype)
         if weights.dim() == 1:
             weights = weights[:, None, None]
         if weights.shape[0] != K or weights.shape[1:] not in ((1, 1), x.shape[-2:]):
@@ -206,54 +222,64 @@ class Balancer:
     def _possible(self, weights: Tensor) -> Tensor:
         """The weights of branches that do not act given to those that do; fidelity alone for items without objects."""
         weights = weights.clone()
-        if len(self._acting) < weights.shape[1]:
-            acting = torch.zeros(weights.shape[1]).index_fill(0, torch.tensor(self._acting), 1).to(weights)
-            weights *= acting[:, None, None]
+        silent = set(range(weights.shape[1])) - set(self._acting)
+        if silent:
+            for k in silent:
+                weights[:, k].zero_()
+            alone = torch.zeros_like(weights)
+            alone[:, self._acting[0]].fill_(1)
             total = weights.sum(1, keepdim=True)
-            alone = acting[:, None, None] * (acting.cumsum(0) == 1)[:, None, None]  # the first that acts
             weights = torch.where(total > 0, weights / total, alone)
-        weights[self._empty] = 0
-        weights[self._empty, FIDELITY] = 1
+        for b in self._empty:
+            weights[b].zero_()
+            weights[b, FIDELITY].fill_(1)
         return weights
 
     def _denoise_weighted(self, x: Tensor, moment: Moment, weights: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The mixed estimate and move, running only the branches that have any weight."""
+        """The mixed estimate and move, running only the branches that have any weight. weights: on the CPU."""
         used = {k: branch for k, branch in enumerate(self.branches) if weights[:, k].any()}
+        weights = weights.to(x.device, non_blocking=True)
         starts = [branch.moved(x, moment.sigma) for branch in used.values()]
         with self._joined(x, starts, used, ()):
             found = [branch.denoise(start, moment.sigma) for branch, start in zip(used.values(), starts, strict=True)]
         self._check_finite(dict(zip(used, found, strict=True)), moment, "prediction")
-        moves, w = _moves(x, starts), weights[:, list(used)]
+        moves, w = _moves(x, starts), torch.stack([weights[:, k] for k in used], 1)
         every = None
         if moves is not None:
-            every = moves.new_zeros(len(x), len(self.branches), *x.shape[1:])
-            every[:, list(used)] = moves
+            moved = dict(zip(used, moves.unbind(1), strict=True))
+            every = torch.stack([moved.get(k, torch.zeros_like(x)) for k in range(len(self.branches))], 1)
         self._record(moment, weights, every)
         return Estimates(torch.stack(found, 1), moves).mixed(w)
 
     def _check_finite(self, found: Mapping[int, Tensor], moment: Moment, what: str) -> None:
-        """Raises RealCompoError that names branch and step if any of the branches' tensors is not finite."""
-        if torch.stack([tensor.isfinite().all() for tensor in found.values()]).all():
-            return
-        name = next(self.branches[k].name for k, tensor in found.items() if not tensor.isfinite().all())
-        raise RealCompoError(
-            f"branch {name}, step {moment.index} of {self._schedule.steps} (noise level {moment.sigma:.4g}): its "
-            f"{what} has values that are not finite, so that the picture would be black. Try the model in full "
-            "precision (fp32, or bf16 instead of fp16); if that does not help, a file of this branch is damaged: its "
-            "checkpoint, LoRA or ControlNet"
-        )
+        """Notes whether the branches' tensors are finite. Only where nothing has to be waited for, it looks at once."""
+        for k, tensor in found.items():
+            self._doubts.append(_Doubt(tensor.isfinite().all(), self.branches[k].name, moment, what))
+        if all(tensor.device.type == "cpu" for tensor in found.values()):
+            self._look_at_doubts()
+
+    def _look_at_doubts(self) -> None:
+        doubts, self._doubts = self._doubts, []
+        for doubt in doubts:
+            if not doubt.finite:
+                raise RealCompoError(
+                    f"branch {doubt.branch}, step {doubt.moment.index} of {self._schedule.steps} (noise level "
+                    f"{doubt.moment.sigma:.4g}): its {doubt.what} has values that are not finite, so that the picture "
+                    "would be black. Try the model in full precision (fp32, or bf16 instead of fp16); if that does not "
+                    "help, a file of this branch is damaged: its checkpoint, LoRA or ControlNet"
+                )
 
     def _record(self, moment: Moment, w, moves=None, c=None, gradients: dict[int, Gradient] | None = None) -> None:
-        step = TraceStep(moment.index, moment.sigma, w.detach().cpu(), None if c is None else c.cpu())
+        step = TraceStep(moment.index, moment.sigma, w.detach(), c)
         if moves is not None:
-            step = replace(step, moves=moves.square().mean((2, 3, 4)).sqrt().cpu())
+            step = replace(step, moves=moves.square().mean((2, 3, 4)).sqrt())
         if gradients:
             known = next(iter(gradients.values()))
 
             def over_branches(pick: Callable[[Gradient], Tensor]) -> Tensor:
                 missing = torch.full_like(pick(known), torch.nan)
                 found = [pick(gradients[k]) if k in gradients else missing for k in range(len(self.branches))]
-                return torch.stack(found, 1).float().cpu()
+                return torch.stack(found, 1).float()
 
             finest = max((gradient.maps.shape[-2:] for gradient in gradients.values()), key=math.prod)
 
@@ -264,6 +290,15 @@ class Balancer:
                 maps=over_branches(lambda gradient: _resized(gradient.maps, finest)),
             )
         self.trace.steps.append(step)
+
+
+class _Doubt(NamedTuple):
+    """A result of a branch that may not be finite. finite: one truth value, on its device."""
+
+    finite: Tensor
+    branch: str
+    moment: Moment
+    what: str
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

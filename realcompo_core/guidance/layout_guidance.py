@@ -6,7 +6,7 @@ See docs/method.md, R9. The loss is `attention.losses.layout_guidance_loss`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -23,7 +23,9 @@ class LayoutGuidance:
     scale: what the loss is multiplied by. threshold: a step's moves end once the loss, as it was before the last of
     them, is not above it. iterations: the most moves in a step. until: share of the steps, from the start, in which the
     latent moves. reset: each step starts as if the loss were above the threshold. Without it, as in the authors' code,
-    the first loss that is not above the threshold ends guidance for good.
+    the first loss that is not above the threshold ends guidance for good. scale_steps: the number of steps that `scale`
+    is for; in n steps each move is scale_steps / n times as far, so that few moves go as far as many. None: `scale` is
+    for any number.
     """
 
     scale: float = 30.0
@@ -31,6 +33,7 @@ class LayoutGuidance:
     iterations: int = 5
     until: float = 10 / 51
     reset: bool = True
+    scale_steps: int | None = None
 
     def __post_init__(self):
         if not 0 <= self.until <= 1:
@@ -40,6 +43,12 @@ class LayoutGuidance:
         for name in ("scale", "threshold"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise RealCompoError(f"{name} is {getattr(self, name)}: it is a number from 0 up")
+
+    def over(self, steps: int) -> LayoutGuidance:
+        """The same for a run of so many steps, whose scale is for any number."""
+        if self.scale_steps is None:
+            return self
+        return replace(self, scale=self.scale * self.scale_steps / steps, scale_steps=None)
 
 
 class LayoutGuide:

@@ -74,8 +74,9 @@ def layout_coefficients(objects: Tensor, branches: int) -> Tensor:
     objects: (B, h, w), the share of each pixel that objects cover.
     """
     start = START_ELSEWHERE + (START_ON_OBJECTS - START_ELSEWHERE) * objects
-    spatial = 1 - torch.eye(branches)[FIDELITY].to(objects)
-    return start[:, None] * spatial[:, None, None]
+    coefficients = start[:, None].repeat(1, branches, 1, 1)
+    coefficients[:, FIDELITY].zero_()
+    return coefficients
 
 
 def random_coefficients(seeds: list[int], shape: tuple[int, int, int]) -> Tensor:

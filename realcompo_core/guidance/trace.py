@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TraceStep:
-    """One evaluation. B batch, K branches, G objects, h×w latent, H×W map. All tensors are on the CPU.
+    """One evaluation. B batch, K branches, G objects, h×w latent, H×W map. When the run has ended, all are on the CPU.
 
     `index` is the step's number, from 0; `sigma` the noise level of this evaluation.
     `weights`: (B, K, h, w), sum to 1 over K. `coefficients`: (B, K, h, w), whose softmax the weights are; None while
@@ -27,6 +27,10 @@ class TraceStep:
     gradient: Tensor | None = None
     maps: Tensor | None = None
     moves: Tensor | None = None
+
+    def on_cpu(self) -> TraceStep:
+        tensors = {name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
 
 @dataclass

@@ -190,6 +190,16 @@ def check_with_all_the_weight_it_is_layout_guidance_alone():
         assert (unguided - wanted).abs().max() > 0.1 * wanted.abs().max()
 
 
+def check_settings_guide_a_spatial_branch_that_has_no_guidance_of_its_own():
+    of_settings = LayoutGuidance(scale=SETTINGS.scale / 2, threshold=0.3, iterations=2, until=0.7, scale_steps=10)
+    expected, _ = guided(other=MODEL)
+    found, trace = guided(guidance=None, other=MODEL, layout_guidance=of_settings)
+    near(found, expected)
+    assert (trace.steps[0].moves[:, 0] == 0).all() and (trace.steps[0].moves[:, 1] > 0).all()
+    own, _ = guided(other=MODEL, layout_guidance=LayoutGuidance(scale=100.0))
+    near(own, expected)
+
+
 def check_every_sampler_alone_and_balanced():
     """Two pictures that are not square, from a latent that is kept in part."""
     for sampler in SAMPLERS:
