@@ -47,7 +47,7 @@ sys.path.append(str(ROOT / "tests"))
 
 import torch
 from fuzzed_text import fuzzed_prompt, fuzzed_reply
-from host_server import HostServer, error_of, find_hosts
+from host_server import HostServer, balance_settings, error_of, find_hosts
 
 from realcompo_core.errors import RealCompoError
 from realcompo_core.providers.rules import RulesProvider
@@ -148,6 +148,7 @@ def workflow(mode: str = "one_pass", seed: int = 7, lora: int | None = None) -> 
     results = {"latent": ["balance", 0], "image": ["balance_decode", 0]}
     nodes["digests"] = {"class_type": "ReliabilityDigests", "inputs": results}
     nodes["balance"]["inputs"].update(steps=STEPS, seed=seed)
+    nodes["settings"] = balance_settings()
     nodes["settings"]["inputs"]["mode"] = mode
     if lora is not None:
         loader = {"model": ["watched", 0], "lora_name": f"{lora}.safetensors", "strength_model": 1.0}

@@ -45,6 +45,13 @@ def python_of(host: Path) -> str:
     return sys.executable
 
 
+def balance_settings() -> dict:
+    """The node Balance Settings in API form, with its defaults, for the bundled models."""
+    workflow = json.loads((PACK / "workflows" / "api" / "attention_maps.json").read_text(encoding="utf-8"))
+    assert workflow["settings"]["class_type"] == "RealCompoBalanceSettings"
+    return workflow["settings"]
+
+
 def run_checks(host: Path, script: str, *arguments: Path) -> None:
     """Runs `tests/host/<script>` by the host's Python in the host's folder; it must succeed."""
     command = [python_of(host), Path(__file__).parent / "host" / script, *arguments]

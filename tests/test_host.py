@@ -44,8 +44,10 @@ def sampler(workflow: dict) -> dict:
 
 
 def settings(workflow: dict) -> dict:
-    (found,) = (n["inputs"] for n in workflow.values() if n["class_type"] == "RealCompoBalanceSettings")
-    return found
+    """The inputs of Balance Settings, which takes the preset's place."""
+    if workflow["settings"]["class_type"] == "RealCompoBalancePreset":
+        workflow["settings"] = host_server.balance_settings()
+    return workflow["settings"]["inputs"]
 
 
 def latent_of(host, workflow: dict, source: list) -> torch.Tensor:
