@@ -28,8 +28,10 @@ from matplotlib.figure import Figure
 from benchmarks.measuring import cost
 from benchmarks.shapescenes import RESULTS, TIMED_PROMPTS, Row, layouts_of, made, rows, run_seed, summarise
 from realcompo_core.guidance.layout_guidance import LayoutGuidance
+from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.presets import PRESETS
 from realcompo_core.guidance.settings import BalanceSettings
+from realcompo_core.guidance.weight_schedule import WeightSchedule
 from shapescenes import DEFAULTS
 from shapescenes.judge import load_judge
 from shapescenes.measuring import real_features
@@ -62,6 +64,7 @@ def candidates() -> list[Row]:
         guidance = LayoutGuidance(scale=scale, until=until, **({"iterations": 1, "scale_steps": 51} | settings))
         return replace(balance, layout_guidance=guidance)
 
+    early = replace(cheap, t1=0.25)
     cheap_ahead = replace(cheap, mode="lookahead")
     alone = BalanceSettings(fixed=torch.tensor([1.0, 0.0]))
     return [
@@ -83,13 +86,29 @@ def candidates() -> list[Row]:
         Row("lookahead, spatial gradient, t1 0.4, guided until 0.6", replace(spatial, t1=0.4, guided_until=0.6)),
         Row("lookahead, v3", ahead, system="v3"),
         Row("lookahead, v1_guided", ahead, system="v1_guided"),
-        Row("fast: moves until 0.25, t1 0.25", moved(0.25, replace(cheap, t1=0.25))),
-        Row("balanced: moves until 0.25, t1 0.4", moved(0.25)),
-        Row("best: moves until 0.4, t1 0.4", moved(0.4)),
+        Row("moves until 0.25, t1 0.25", moved(0.25, early)),
+        Row("fast: moves until 0.25, t1 0.25, guided until 0.65", moved(0.25, replace(early, guided_until=0.65))),
+        Row("moves until 0.15, t1 0.25", moved(0.15, early)),
+        Row("moves until 0.25, t1 0.4", moved(0.25)),
+        Row("moves until 0.4, t1 0.4", moved(0.4)),
         Row("balanced, moves at scale 30 in 12 steps", moved(0.25, scale_steps=None)),
         Row("balanced, looking ahead", moved(0.25, cheap_ahead)),
         Row("fast, looking ahead", moved(0.25, replace(cheap_ahead, t1=0.25))),
         Row("best, two moves a step, looking ahead", moved(0.4, cheap_ahead, iterations=2)),
+        Row("balanced: moves until 0.25, guided until 0.65", moved(0.25, replace(cheap, guided_until=0.65))),
+        Row("best: moves until 0.4, guided until 0.65", moved(0.4, replace(cheap, guided_until=0.65))),
+        Row("balanced, coefficients not moved", replace(moved(0.25), update_until=0)),
+        *(
+            Row(
+                f"balanced's moves and guidance, {name}", replace(moved(0.25), fixed=WeightSchedule(weights, until=end))
+            )
+            for name, weights, end in (
+                ("the spatial branch alone until 0.25", RegionWeights(1, 1), 0.25),
+                ("the spatial branch alone until 0.4", RegionWeights(1, 1), 0.4),
+                ("inside 1, outside 0.5 until 0.4", RegionWeights(1, 0.5), 0.4),
+                ("half of each until 0.4", RegionWeights(0.5, 0.5), 0.4),
+            )
+        ),
         Row("best, t1 0.6, both gradients", moved(0.4, replace(one_pass, guided_until=0.75))),
     ]
 

@@ -164,7 +164,7 @@ def summarise(row: Row, images: int, runs: list[dict]) -> dict:
     """Means over the seeds, and standard deviations between them. images: of each seed. `runs`: those of each seed."""
     result: dict = {"name": row.name, "system": row.system, "layouts": row.layouts}
     result |= {"images": images * len(runs), "seeds": len(runs)}
-    for name in runs[0]:
+    for name in (name for name in runs[0] if all(name in run for run in runs)):
         values = [run[name] for run in runs]
         if name in ("passes", "backward"):
             result[name] = round(float(np.mean(values)), 2)

@@ -212,8 +212,8 @@ class BalancePreset(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default=DEFAULT,
-                    tooltip="fast: about 1.6 times the time of one model. balanced: more exact, about 1.8 times. "
-                    "best: the most exact, about 2.7 times.",
+                    tooltip="fast: about 1.5 times the time of one model. balanced: more exact, about 1.8 times. "
+                    "best: the most exact, about 1.9 times.",
                 ),
                 layers_input(),
                 adjectives_input(),

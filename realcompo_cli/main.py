@@ -77,7 +77,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the noise.", min=0)]
 PresetOption = Annotated[
     Literal["fast", "balanced", "best"] | None,
     typer.Option(
-        help="Settings of the balancer by what a run may cost: about 1.6, 1.8 or 2.7 times one model's time, for ever "
+        help="Settings of the balancer by what a run may cost: about 1.5, 1.8 or 1.9 times one model's time, for ever "
         "more exact pictures.",
         show_default="balanced, if no setting is given",
     ),
@@ -418,8 +418,9 @@ def sweep(
     """Draw a prompt with all pairs of values of two settings: one grid of pictures, with numbers below each.
 
     Settings: mode, t0, t1, spatial-weight, spatial-weight-outside, schedule, rule, rate, initial, update-every,
-    update-until, sources, beta, cfg, steps, seed, sampler, layers, include-adjectives, negative; with your own models
-    width and height too. Semicolons may separate values that have commas.
+    update-until, sources, guided-until, layout-guidance (share of the steps in which spatial branches have the presets'
+    Layout Guidance), beta, cfg, steps, seed, sampler, layers, include-adjectives, negative; with your own models width
+    and height too. Semicolons may separate values that have commas.
 
     Stopped and run again, it goes on: a cell that is in the folder from the same settings is not run again.
 

@@ -79,7 +79,7 @@ def _settings(bundled: bool) -> dict:
 
 
 def own_settings(bundled: bool) -> dict[str, Any]:
-    """What holds where nothing is given: as `realcompo demo` has it, or `realcompo generate`."""
+    """What holds where nothing is given: as `realcompo demo` or `generate` has it where a setting is given."""
     chosen = DEFAULTS if bundled else {"steps": 50, "sampler": "plms", "guidance_scale": 7.5, "layers": 4}
     own = named_settings(chosen.get("balance", BalanceSettings())) | {
         "beta": 1.0,
@@ -323,7 +323,7 @@ def write_results(files: Files, sweep: Sweep, cells: Sequence[Cell | None], comm
         "versions": versions(),
         "cells": rows,
     }
-    files.write("sweep.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    files.write("sweep.json", json.dumps(document, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
 def check_options(models: Models, system: str, prompts: int) -> None:

@@ -84,6 +84,11 @@ def detect(judge: Judge, pictures: Tensor, threshold: float = 0.5) -> list[list[
     return found
 
 
+def objects_present(prompt: Prompt, found: list[Detection]) -> bool:
+    """Whether a picture shows each of the prompt's objects (shape and colour), whatever else it shows."""
+    return Counter((k.shape, k.colour) for k in prompt.kinds) <= Counter((d.shape, d.colour) for d in found)
+
+
 def states_hold(prompt: Prompt, found: list[Detection]) -> bool:
     """Whether a picture shows exactly the prompt's objects (shape and colour) in the relations it states."""
     if Counter((d.shape, d.colour) for d in found) != Counter((k.shape, k.colour) for k in prompt.kinds):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from realcompo_core.layout import Layout
 from shapescenes.drawing import draw
-from shapescenes.judge import Judge, box_hits, detect, frechet_distance, states_hold
+from shapescenes.judge import Judge, box_hits, detect, frechet_distance, objects_present, states_hold
 from shapescenes.world import CATEGORIES, Scene
 
 REAL_DRAWINGS = 3  # real pictures a prompt, for the distance
@@ -21,13 +21,15 @@ REAL_DRAWINGS = 3  # real pictures a prompt, for the distance
 class Judged(NamedTuple):
     """One picture. category, objects: of its prompt. exact: whether it shows what the prompt states, and no more.
 
-    hits: share of the layout's objects that are in their boxes.
+    hits: share of the layout's objects that are in their boxes. present: whether it shows each of the prompt's objects,
+    wherever and with whatever else: what MultiGen counts (Wang et al. 2024).
     """
 
     category: str
     objects: int
     exact: bool
     hits: float
+    present: bool
 
 
 def as_tensor(images: Iterable[Image.Image | np.ndarray]) -> Tensor:
@@ -48,6 +50,7 @@ def judge_pictures(
             len(scene.objects),
             states_hold(scene.prompt, found),
             box_hits(layout, scene.prompt, found),
+            objects_present(scene.prompt, found),
         )
         for scene, layout, found in zip(scenes, layouts, detect(judge, pictures), strict=True)
     ]
@@ -58,13 +61,17 @@ def measures(judged: Sequence[Judged], features: np.ndarray, real: np.ndarray) -
     """The means by name.
 
     `accuracy` is the share of exact pictures among prompts of 3 and 4 objects, `accuracy_all` among all, others among a
-    category or number of objects; NaN where there is none. `realism` is the Fréchet distance of the features to those
-    of real scenes (smaller is better).
+    category or number of objects; NaN where there is none. `present` is the share of pictures that show all objects,
+    whatever else they show, of the same prompts as `accuracy`, and among numbers of objects. `realism` is the Fréchet
+    distance of the features to those of real scenes (smaller is better).
     """
     groups = {"accuracy": [j for j in judged if j.objects >= 3], "accuracy_all": judged}
     groups |= {f"accuracy_{c}": [j for j in judged if j.category == c] for c in CATEGORIES}
     groups |= {f"accuracy_{n}_objects": [j for j in judged if j.objects == n] for n in (1, 2, 3, 4)}
     values = {name: float(np.mean([j.exact for j in group])) if group else np.nan for name, group in groups.items()}
+    for suffix in ("", *(f"_{n}_objects" for n in (1, 2, 3, 4))):
+        group = groups["accuracy" + suffix]
+        values["present" + suffix] = float(np.mean([j.present for j in group])) if group else np.nan
     values["box_hits"] = float(np.mean([j.hits for j in judged]))
     values["realism"] = frechet_distance(features, real)
     return values

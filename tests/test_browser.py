@@ -187,7 +187,8 @@ def test_blueprint_is_listed_and_does_what_its_template_does(host, shared_editor
         if title in made and not title.startswith("Negative"):
             assert made[title][0] == kind
             assert {key: made[title][1].get(key) for key in inputs} == inputs, title
-    assert {"Balance both branches", "Balance settings", "Decode"} <= made.keys() & shipped.keys()
+    both = made.keys() & shipped.keys()
+    assert {"Balance both branches", "Decode"} <= both and {"Balance settings", "Balance preset"} & both
 
 
 def test_values_on_the_node_of_a_subgraph_are_those_that_run(editor):

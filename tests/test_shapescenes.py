@@ -93,6 +93,8 @@ def test_judge_refuses_a_wrong_relation_and_a_wrong_count():
     assert not judge.states_hold(prompt, [circle._replace(y=100), square])
     assert not judge.states_hold(prompt, [circle, square, square._replace(x=10)])
     assert not judge.states_hold(prompt, [circle])
+    more = [circle._replace(y=100), square, square._replace(x=10)]
+    assert judge.objects_present(prompt, more) and not judge.objects_present(prompt, [circle, circle])
 
 
 def test_found_in_boxes_counts_no_detection_twice_and_tells_what_is_too_much():
@@ -105,14 +107,15 @@ def test_found_in_boxes_counts_no_detection_twice_and_tells_what_is_too_much():
 
 def test_measures_by_hand():
     told = [
-        measuring.Judged("spatial", 3, True, 1.0),
-        measuring.Judged("count", 4, False, 0.5),
-        measuring.Judged("count", 1, True, 0.0),
+        measuring.Judged("spatial", 3, True, 1.0, True),
+        measuring.Judged("count", 4, False, 0.5, True),
+        measuring.Judged("count", 1, True, 0.0, False),
     ]
     features = np.random.default_rng(0).normal(size=(9, 2))
     found = measuring.measures(told, features, features)
     assert found["accuracy"] == 0.5 and found["accuracy_all"] == pytest.approx(2 / 3)
     assert found["accuracy_count"] == 0.5 and found["accuracy_1_objects"] == 1
+    assert found["present"] == 1 and found["present_1_objects"] == 0
     assert math.isnan(found["accuracy_2_objects"]) and found["box_hits"] == 0.5
     assert found["realism"] == pytest.approx(0, abs=1e-6)
 

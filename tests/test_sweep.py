@@ -11,6 +11,7 @@ from PIL import Image
 from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.named_settings import named_settings
+from realcompo_core.guidance.presets import PRESETS
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.trace import Trace, TraceStep
 from realcompo_core.sweep import drawing, measures
@@ -42,6 +43,7 @@ def test_every_setting_of_a_call_can_be_swept():
         ("mode=one_pass,fixed", ("one_pass", "fixed")),
         ("sources=all,spatial,1,0+1", (None, "spatial", (1,), (0, 1))),
         ("guided-until=0.75,1", (0.75, 1.0)),
+        ("layout-guidance=0,0.4", (None, PRESETS["best"].layout_guidance)),
         ("include-adjectives=yes,no", (True, False)),
         ("layers=4,mid_block", (4, "mid_block")),
         ("negative=blurry, dark; flat", ("blurry, dark", "flat")),

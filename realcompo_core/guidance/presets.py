@@ -15,12 +15,18 @@ from .settings import BalanceSettings
 
 AUTHORS_STEPS = 51
 DEFAULT = "balanced"
-_MOVES = LayoutGuidance(iterations=1, until=0.25, scale_steps=AUTHORS_STEPS)
-_BALANCED = BalanceSettings(sources="spatial", t1=0.4, guided_until=0.75, layout_guidance=_MOVES)
+
+
+def moves(until: float) -> LayoutGuidance:
+    """The presets' Layout Guidance, in this share of the steps from the start."""
+    return LayoutGuidance(iterations=1, until=until, scale_steps=AUTHORS_STEPS)
+
+
+_BALANCED = BalanceSettings(sources="spatial", t1=0.4, guided_until=0.65, layout_guidance=moves(0.25))
 PRESETS = {
     "fast": replace(_BALANCED, t1=0.25),
     "balanced": _BALANCED,
-    "best": replace(_BALANCED, layout_guidance=replace(_MOVES, until=0.4)),
+    "best": replace(_BALANCED, layout_guidance=moves(0.4)),
 }
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RealCompoError
+from ..guidance.layout_guidance import LayoutGuidance
 from ..guidance.named_settings import MODES, SCHEDULES, Unused, balance_settings, unused
+from ..guidance.presets import moves
 from ..sampling.samplers import SAMPLERS
 
 Parse = Callable[[str], Any]
@@ -81,6 +83,12 @@ def branches(count: int) -> Parse:
     return parse
 
 
+def guided_moves(text: str) -> LayoutGuidance | None:
+    """The presets' Layout Guidance in this share of the steps; 0: none."""
+    until = share(text)
+    return moves(until) if until else None
+
+
 def layers(text: str) -> int | str:
     """A resolution as a divisor of the latent's, or a layer's name."""
     return int(text) if text.isdecimal() else text
@@ -100,6 +108,7 @@ BALANCE: dict[str, Parse] = {
     "update_until": share,
     "sources": branches(2),
     "guided_until": share,
+    "layout_guidance": guided_moves,
 }
 """Settings of the balancer that can be swept."""
 
