@@ -5,8 +5,8 @@
 Random weights, 64x64 latents, diffusers UNets, the second one with GLIGEN's gated layers. A plain step runs each UNet
 once on the guided pair (batch 2), as diffusers does. All variants are timed in turn in one process; a ratio is the
 median over rounds of (variant / plain of the same round). Memory is the peak of live tensors during the step above what
-was there before it (weights, latents), from the allocator's own events (CPU) or counters (CUDA). The last line is one
-JSON object.
+was there before it (weights, latents), from the allocator's own events (CPU) or counters (CUDA). Variants whose name
+ends in `_spatial` take the gradient of the spatial branch alone, as the presets do. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def main() -> None:
         "plain": BalanceSettings(fixed=torch.tensor([0.5, 0.5])),
         "one_pass": BalanceSettings(mode="one_pass"),
         "lookahead": BalanceSettings(mode="lookahead"),
+        "one_pass_spatial": BalanceSettings(mode="one_pass", sources="spatial"),
+        "lookahead_spatial": BalanceSettings(mode="lookahead", sources="spatial"),
     }
     runs = {name: second_step(branches, settings, device) for name, settings in variants.items()}
     memory = {name: peak_bytes(run) for name, run in runs.items()}  # also warms up
@@ -132,7 +134,7 @@ def main() -> None:
         for name, run in runs.items():
             times[name].append(seconds(run))
     result: dict[str, float | str] = {}
-    for name in ("one_pass", "lookahead"):
+    for name in list(variants)[1:]:
         ratios = [a / b for a, b in zip(times[name], times["plain"], strict=True)]
         result[f"{name}_time"] = round(statistics.median(ratios), 3)
         result[f"{name}_memory"] = round(memory[name] / memory["plain"], 3)

@@ -97,11 +97,14 @@ def candidates() -> list[Row]:
         Row("best, two moves a step, looking ahead", moved(0.4, cheap_ahead, iterations=2)),
         Row("balanced: moves until 0.25, guided until 0.65", moved(0.25, replace(cheap, guided_until=0.65))),
         Row("best: moves until 0.4, guided until 0.65", moved(0.4, replace(cheap, guided_until=0.65))),
-        Row("balanced, coefficients not moved", replace(moved(0.25), update_until=0)),
+        Row("balanced, update every 2", replace(moved(0.25), update_every=2)),
+        Row("balanced, update until 0.3", replace(moved(0.25), update_until=0.3)),
+        Row("balanced, maps of the encoder", moved(0.25), options={"layers": r"down_blocks\.1"}),
+        Row("balanced, maps of the middle", moved(0.25), options={"layers": "mid_block"}),
+        # with the moves and guidance of the presets, but weights that attention does not drive
+        Row("coefficients not moved", replace(moved(0.25), update_until=0)),
         *(
-            Row(
-                f"balanced's moves and guidance, {name}", replace(moved(0.25), fixed=WeightSchedule(weights, until=end))
-            )
+            Row(f"static, {name}", replace(moved(0.25), fixed=WeightSchedule(weights, until=end)))
             for name, weights, end in (
                 ("the spatial branch alone until 0.25", RegionWeights(1, 1), 0.25),
                 ("the spatial branch alone until 0.4", RegionWeights(1, 1), 0.4),

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -108,8 +109,10 @@ class Curves:
             pipeline.unet.load_state_dict(torch.load(kept, weights_only=True))
         return pipeline
 
-    def measure(self, pipeline: DiffusionPipeline, seed: int) -> dict[str, float]:
-        return measure(pipeline, self.layout_branch, self.scenes, self.held_out, self.judge, self.real, seed)
+    def measure(self, pipeline: DiffusionPipeline, seed: int) -> dict[str, float | None]:
+        """None for what none of the prompts is about."""
+        found = measure(pipeline, self.layout_branch, self.scenes, self.held_out, self.judge, self.real, seed)
+        return {name: None if math.isnan(value) else round(value, 4) for name, value in found.items()}
 
     def run(self, name: str, row: str, seed: int, folder: Path) -> list[dict]:
         """The measurements of one run, by its steps."""

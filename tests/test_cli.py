@@ -435,13 +435,16 @@ def test_stopped_sweep_keeps_what_is_finished_and_goes_on(tmp_path, random_model
 
 
 def test_sweep_with_held_out_scenes_gives_accuracy_and_realism(tmp_path, random_models, samplings):
-    result = run("sweep", PROMPT, "--x", "t1=0,1", "--set", "steps=1", "--prompts", 22, "--output", tmp_path)
+    given = "--set", "steps=1", "--set", "layout-guidance=0.4"
+    result = run("sweep", PROMPT, "--x", "t1=0,1", *given, "--prompts", 22, "--output", tmp_path)
     assert result.exit_code == 0, result.output
+    assert {call["balance"].layout_guidance.until for call in samplings} == {0.4}
     # For each cell: its picture, then the scenes in two batches.
     assert [call["seed"] for call in samplings] == [7, 7, 27] * 2
     for row in table(tmp_path):
         assert 0 <= float(row["accuracy_all"]) <= 1 and float(row["realism"]) > 0
-    assert "22 held-out scenes" in (tmp_path / "sweep.json").read_text(encoding="utf-8")
+    document = (tmp_path / "sweep.json").read_text(encoding="utf-8")
+    assert "22 held-out scenes" in document and "until=0.4" in document
 
 
 def test_sweep_of_own_models_says_what_it_can_measure(tmp_path, folder, samplings):
