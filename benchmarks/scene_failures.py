@@ -4,9 +4,11 @@
 
 Three measurements, by the number of objects:
 
-- What the judge finds wrong. Each object of a prompt is `right` (its shape in its colour), of the `wrong_colour`, of
-  the `wrong_shape`, or `missing`; `swapped` are the wrong colours that another object of the prompt has. `extra` are
-  shapes that belong to no object, and `relation` scenes whose objects are right and stand otherwise than stated.
+- What the judge finds. `exact` and `present` are shares of the pictures: with what the prompt states and no more, and
+  with all of its objects, whatever else there is (MultiGen's measure). Each object of a prompt is `right` (its shape in
+  its colour), of the `wrong_colour`, of the `wrong_shape`, or `missing`; `swapped` are the wrong colours that another
+  object of the prompt has. `extra` are shapes that belong to no object, and `relation` scenes whose objects are right
+  and stand otherwise than stated.
 - How far the attention of two nouns of a picture overlaps: the sum of the smaller of both normalised maps, 0 for maps
   apart and 1 for the same map, at the noise levels of the validation, on drawings of the same prompts.
 - What the text encoder binds: a linear probe reads from the last layer's embedding of an object's noun what its colour
@@ -36,7 +38,7 @@ from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.text.tokens import phrase_tokens
 from shapescenes import DEFAULTS
-from shapescenes.judge import Detection, detect, load_judge, states_hold
+from shapescenes.judge import Detection, detect, load_judge, objects_present, states_hold
 from shapescenes.measuring import as_tensor
 from shapescenes.models import pipelines, tokencompose_pipeline
 from shapescenes.tokencompose import RememberedLatents, example
@@ -51,11 +53,13 @@ RESULTS = Path(__file__).parent / "results"
 BATCH = 20
 PROBE_SEED, PROBE_CAPTIONS = 11, 3000
 OUTCOMES = ("right", "wrong_colour", "wrong_shape", "missing")
+PICTURES = ("exact", "present", "extra", "relation")
 
 
 def outcomes(prompt: Prompt, found: Sequence[Detection]) -> Counter[str]:
-    """How many objects of a prompt came out how, and `swapped`, `extra`, `relation` (see above)."""
-    wanted, left = list(prompt.kinds), list(found)
+    """How many objects of a prompt came out how, and the other counts of one picture (see above)."""
+    found = list(found)
+    wanted, left = list(prompt.kinds), found.copy()
     counts: Counter[str] = Counter()
 
     def match(name: str, same) -> None:
@@ -74,12 +78,13 @@ def outcomes(prompt: Prompt, found: Sequence[Detection]) -> Counter[str]:
     match("wrong_shape", lambda kind, d: kind.colour == d.colour)
     counts["missing"], counts["extra"] = len(wanted), len(left)
     all_right = counts["right"] == len(prompt.kinds) and not left
-    counts["relation"] = int(all_right and not states_hold(prompt, list(found)))
+    counts["exact"], counts["present"] = int(states_hold(prompt, found)), int(objects_present(prompt, found))
+    counts["relation"] = int(all_right and not counts["exact"])
     return counts
 
 
 def confusion(pipeline: StableDiffusionPipeline, scenes: Sequence[Scene], seeds: int) -> dict[str, dict[str, float]]:
-    """Shares of the objects by outcome, and `extra`, `relation` a picture, by the number of objects."""
+    """By the number of objects: shares of the objects by outcome, and the other counts a picture."""
     alone = BalanceSettings(fixed=torch.tensor([1.0, 0.0]))
     model, judge = RealCompoPipeline(pipeline, pipeline), load_judge()
     sums: dict[int, Counter[str]] = defaultdict(Counter)
@@ -96,7 +101,7 @@ def confusion(pipeline: StableDiffusionPipeline, scenes: Sequence[Scene], seeds:
     return {
         str(count): {
             **{name: round(total[name] / total["objects"], 3) for name in (*OUTCOMES, "swapped")},
-            **{name: round(total[name] / total["pictures"], 3) for name in ("extra", "relation")},
+            **{name: round(total[name] / total["pictures"], 3) for name in PICTURES},
         }
         for count, total in sorted(sums.items())
     }

@@ -1,4 +1,4 @@
-"""Write the ShapeScenes table into `RESULTS.md` and draw the README's plot: `python benchmarks/tables.py`."""
+"""Write the ShapeScenes table into `RESULTS.md` and draw its plot: `python benchmarks/tables.py`."""
 
 from __future__ import annotations
 

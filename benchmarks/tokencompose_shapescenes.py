@@ -95,12 +95,13 @@ def learn(
 def summarise(name: str, runs: list[dict], baseline: list[dict]) -> dict:
     """Means and standard deviations over the seeds, and the gains over the runs of `baseline` with the same seeds."""
     row: dict = {"name": name, "seeds": len(runs)}
-    for key in [key for key, value in runs[0].items() if isinstance(value, float)]:
+    for key in [key for key in runs[0] if all(isinstance(run.get(key), float) for run in runs)]:
         values = [run[key] for run in runs]
         row[key] = round(float(np.mean(values)), 4)
         row[f"{key}_std"] = round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
     if len(both := list(zip(runs, baseline, strict=False))) > 1 and runs is not baseline:
-        row["gain"] = {key: interval([run[key] - other[key] for run, other in both]) for key in GAINS}
+        known = [key for key in GAINS if all(key in run for pair in both for run in pair)]
+        row["gain"] = {key: interval([run[key] - other[key] for run, other in both]) for key in known}
     return row
 
 
@@ -108,7 +109,8 @@ def interval(differences: Sequence[float]) -> tuple[float, float]:
     """Their mean, and half the width of its 95 % confidence interval by Student's t."""
     count = len(differences)
     spread = float(np.std(differences, ddof=1))
-    return round(float(np.mean(differences)), 4), round(STUDENT[count - 2] * spread / count**0.5, 4)
+    quantile = STUDENT[min(count - 1, len(STUDENT)) - 1]  # of 10, a little too large, for more
+    return round(float(np.mean(differences)), 4), round(quantile * spread / count**0.5, 4)
 
 
 def main() -> None:

@@ -252,7 +252,7 @@ def demo(
             "models": f"ShapeScenes, bundled: {system}",
         }
         notes = judge_notes(layout, {run.name: run.image for run in runs})
-        write_report(files, report_on(prompt, runs, settings, facts, notes))
+        write_report(files, report_on(pipeline, prompt, runs, settings, facts, notes))
 
 
 @app.command()
@@ -355,7 +355,7 @@ def generate(
             "layout": f"from {layout}" if layout else f"by the provider {provider}",
             "models": models.description,
         }
-        write_report(files, report_on(prompt, runs, settings, facts))
+        write_report(files, report_on(pipeline, prompt, runs, settings, facts))
 
 
 @app.command()
@@ -453,7 +453,7 @@ def sweep(
             else:
                 pipeline, controls = load_system(models)
                 known, measure = sweeping.named_models(models), sweeping.AttentionAndDifference()
-            sweeping.check_layers(pipeline, settings)
+            sweeping.check_settings(pipeline, settings)
             subject = sweeping.Subject(prompt, found, pipeline, controls, known)
         run_sweep(files, sweeping.Sweep(subject, plan, settings, measure))
 

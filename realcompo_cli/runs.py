@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -73,20 +73,24 @@ def sample(
 
 
 def report_on(
+    pipeline: RealCompoPipeline,
     prompt: str,
     runs: list[Run],
     settings: dict[str, Any],
     facts: dict[str, str],
     notes: dict[str, str] | None = None,
 ) -> Report:
-    """The report about `runs`, the balanced one last. `notes` are lines below the pictures, by the run's name."""
+    """The report about `runs` of `pipeline`, the balanced one last. `notes` are lines below their pictures, by name."""
     output = runs[-1].output
     return Report(
         prompt=prompt,
         layout=output.layout,
         pictures=[Picture(run.name, run.image, (notes or {}).get(run.name, "")) for run in runs],
         trace=output.trace,
-        facts=facts | _settings_facts(settings) | {"time": _times(runs), "versions": versions()},
+        facts=facts
+        | _settings_facts(settings)
+        | _guidance_facts(pipeline.layout_guidance(settings["balance"]))
+        | {"time": _times(runs), "versions": versions()},
     )
 
 
@@ -128,17 +132,18 @@ def _balance_facts(balance: BalanceSettings) -> dict[str, str]:
         "balance": f"{balance.mode}, by the attention of {sources}, rule {balance.rule} × {balance.rate:g}, initial "
         f"coefficients: {balance.initial}",
         "branches": _phases(balance.t0, "balanced", balance.t1, "the fidelity branch alone"),
-        **_guidance_fact(balance.layout_guidance),
     }
 
 
-def _guidance_fact(guidance: LayoutGuidance | None) -> dict[str, str]:
+def _guidance_facts(branches: Sequence[LayoutGuidance | None]) -> dict[str, str]:
+    """branches: that of each. The command line knows one spatial branch, and guides no other."""
+    guidance = branches[-1]
     if guidance is None:
         return {}
     moves = "one move" if guidance.iterations == 1 else f"up to {guidance.iterations} moves"
     scale = f"scale {guidance.scale:g}" + (f" for {guidance.scale_steps} steps" if guidance.scale_steps else "")
     return {
-        "Layout Guidance": f"{moves} of a spatial branch's latent a step until {guidance.until:.0%} of them, {scale}"
+        "Layout Guidance": f"{moves} of the spatial branch's latent a step until {guidance.until:.0%} of them, {scale}"
     }
 
 

@@ -102,8 +102,11 @@ def call_arguments(named: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_layers(pipeline: RealCompoPipeline, settings: Sequence[Mapping[str, Any]]) -> None:
-    """Raises RealCompoError for `layers` that one of the models does not have."""
+def check_settings(pipeline: RealCompoPipeline, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Raises RealCompoError for `layers` that a model does not have, and `layout_guidance` that no branch takes."""
+    for named in settings:
+        if named["layout_guidance"] not in (None, *pipeline.layout_guidance(balance_settings(named))):
+            raise RealCompoError("layout_guidance has no meaning: the spatial branch has Layout Guidance of its own")
     for layers in dict.fromkeys(named["layers"] for named in settings):
         for each in pipeline.pipelines:
             UNetAttention(each.unet).choose(layers)

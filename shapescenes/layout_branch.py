@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shapescenes.sizes import HEADS, TEXT_WIDTH
+from shapescenes.sizes import HEADS, LATENT_SIDE, TEXT_WIDTH
 
 FOURIER_FREQUENCIES = 8
 
@@ -43,10 +43,18 @@ class RasterGatedAttention(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.alpha_attn, self.alpha_dense = nn.Parameter(torch.tensor(0.3)), nn.Parameter(torch.tensor(0.3))
         self.place = nn.Linear(FOURIER_FREQUENCIES * 2 * 4, width)
+        self.latent_size = LATENT_SIDE, LATENT_SIDE
 
     def forward(self, x: Tensor, objs: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """x: (B, h * w, width) visual tokens; objs: (B, N, 133) of GroundingNet; size: (h, w), None for a square."""
-        raster = self._raster(objs, *(size or (round(x.shape[1] ** 0.5),) * 2))
+        """x: (B, h * w, width) visual tokens; objs: (B, N, 133) of GroundingNet; size: (h, w).
+
+        Without a size it is what is left of the `latent_size` once the network has shrunk it.
+        """
+        if size is None:
+            height, width = self.latent_size
+            shrunk = (height * width / x.shape[1]) ** 0.5
+            size = round(height / shrunk), round(width / shrunk)
+        raster = self._raster(objs, *size)
         x = x + self.alpha_attn.tanh() * self.attn(self.norm1(x + raster))
         return x + self.alpha_dense.tanh() * self.ff(self.norm2(x + raster))
 
@@ -64,6 +72,14 @@ class RasterGatedAttention(nn.Module):
         inside = ((within > -reach) & (within < 1 + reach)).all(-1, keepdim=True) * masks[..., None]
         place = fourier_features(torch.cat([within.clamp(-1, 2), size.expand_as(within)], -1))
         return (inside * F.silu(self.linear(tokens)[..., None, :] + self.place(place))).sum(1)
+
+
+def tell_latent_size(unet: nn.Module, args: tuple, kwargs: dict) -> None:
+    """A pre-hook of diffusers' UNet, which does not tell its gated layers the size of the latent."""
+    latent = args[0] if args else kwargs["sample"]
+    for module in unet.modules():
+        if isinstance(module, RasterGatedAttention):
+            module.latent_size = tuple(latent.shape[-2:])
 
 
 class SelfAttention(nn.Module):

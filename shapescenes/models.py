@@ -18,7 +18,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from shapescenes.files import load
-from shapescenes.layout_branch import GroundingNet, RasterGatedAttention
+from shapescenes.layout_branch import GroundingNet, RasterGatedAttention, tell_latent_size
 from shapescenes.sizes import (
     DECODER_BLOCKS,
     DECODER_WIDTH,
@@ -99,6 +99,7 @@ def unet(gated: bool = False) -> UNet2DConditionModel:
         for module in model.modules():
             if hasattr(module, "fuser"):
                 module.fuser = RasterGatedAttention(module.norm1.normalized_shape[0])
+        model.register_forward_pre_hook(tell_latent_size, with_kwargs=True)
     return model
 
 

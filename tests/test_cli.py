@@ -380,6 +380,13 @@ def samplings(monkeypatch):
     return calls
 
 
+def test_report_names_the_layout_guidance_that_the_branch_had(tmp_path, random_models):
+    for system, moves in (("v1", "one move"), ("v3", "up to 5 moves")):
+        assert run("demo", PROMPT, "--steps", 2, "--system", system, "--output", tmp_path).exit_code == 0
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert f"Layout Guidance</dt><dd>{moves} of the spatial branch" in page
+
+
 def test_sweep_draws_every_cell_once(tmp_path, random_models, samplings):
     result = run(*SWEEP, "--output", tmp_path)
     assert result.exit_code == 0, result.output
@@ -480,6 +487,7 @@ def test_sweep_forgets_cells_of_models_that_changed(tmp_path, folder, samplings)
         (("--x", "width=64"), "'width' is no setting that can be swept"),
         (("--x", "t0=0", "--set", "rate=1", "--set", "rate=2"), "--set has rate twice"),
         (("--x", "layers=2,7"), "layers=7 matches none"),
+        (("--x", "layout-guidance=0,0.4", "--system", "v3"), "the spatial branch has Layout Guidance of its own"),
         (("--x", "t0=0", "--dtype", "fp16"), "--dtype has no meaning with the bundled models"),
         (("--x", "t0=0", "--fidelity", "."), "no spatial branch: name a model"),
         (("--x", "t0=0", "--fidelity", ".", "--spatial", ".", "--prompts", 9), "no judge can tell"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -11,13 +12,17 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.scene_failures import outcomes
+from benchmarks.tokencompose_shapescenes import interval
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout, LayoutObject
-from shapescenes import DEFAULTS, data, drawing, files, judge, measuring, train, world
+from shapescenes import DEFAULTS, data, drawing, files, judge, measuring, models, train, world
+from shapescenes.layout_branch import RasterGatedAttention
 from shapescenes.palette import PALETTE
 from shapescenes.sizes import TEXT_TOKENS
 from shapescenes.systems import SYSTEMS, segmentation, system
 from shapescenes.tokenizer import tokenizer
+from shapescenes.world import Kind, Prompt
 
 TABLE = Path(__file__).parents[1] / "benchmarks" / "results" / "shapescenes.json"
 
@@ -95,6 +100,38 @@ def test_judge_refuses_a_wrong_relation_and_a_wrong_count():
     assert not judge.states_hold(prompt, [circle])
     more = [circle._replace(y=100), square, square._replace(x=10)]
     assert judge.objects_present(prompt, more) and not judge.objects_present(prompt, [circle, circle])
+
+
+def test_failures_of_a_scene_by_hand():
+    red, blue, star = (Kind("", *words) for words in (("red", "circle"), ("blue", "square"), ("red", "star")))
+    prompt = Prompt("", "attribute", (red, blue, star))
+    right = judge.Detection("circle", "red", 20, 20, 1)
+    swapped, other = right._replace(shape="square"), right._replace(shape="heart", colour="cyan")
+    found = outcomes(prompt, [right, swapped, other])
+    assert +found == Counter(right=1, wrong_colour=1, swapped=1, missing=1, extra=1)
+    square, last = right._replace(shape="square", colour="blue"), right._replace(shape="star")
+    assert +outcomes(prompt, [right, square, last]) == Counter(right=3, exact=1, present=1)
+    assert +outcomes(prompt, [right, square, last, other]) == Counter(right=3, present=1, extra=1)
+
+
+def test_layout_branch_knows_the_latents_sides():
+    """A square latent of as many cells would give another raster."""
+    _, layout_branch = models.pipelines()
+    layers = [m for m in layout_branch.unet.modules() if isinstance(m, RasterGatedAttention)]
+    told = []
+    for layer in layers:
+        layer._raster = lambda objs, h, w, own=layer._raster: told.append((h, w)) or own(objs, h, w)
+    objects = {"boxes": torch.rand(1, 2, 4), "masks": torch.ones(1, 2), "positive_embeddings": torch.rand(1, 2, 128)}
+    with torch.no_grad():
+        layout_branch.unet(
+            torch.randn(1, 8, 8, 32), 9, torch.randn(1, TEXT_TOKENS, 128), cross_attention_kwargs={"gligen": objects}
+        )
+    assert set(told) == {(8, 32), (4, 16)} and len(told) == len(layers)
+
+
+def test_gain_is_paired_and_has_students_interval():
+    assert interval([0.1, 0.2, 0.3]) == (0.2, pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-4))
+    assert interval([0.0, 1.0] * 8)[1] > 0  # more seeds than the table has
 
 
 def test_found_in_boxes_counts_no_detection_twice_and_tells_what_is_too_much():

@@ -187,6 +187,10 @@ class RealCompoPipeline:
             raise RealCompoError(f"{len(layouts)} layouts for {len(prompts)} prompts: give one, or one a prompt")
         return [item.validate() for item in layouts]
 
+    def layout_guidance(self, balance: BalanceSettings) -> list[LayoutGuidance | None]:
+        """What moves each branch's latent in a run with these settings: its own, or else theirs; None for nothing."""
+        return [balance.layout_guidance_of(k, model.layout_guidance) for k, model in enumerate(self._models)]
+
     def _branches(
         self,
         request: Request,
@@ -199,8 +203,8 @@ class RealCompoPipeline:
         if len(guidance) != count:
             raise RealCompoError(f"guidance_scale is {guidance}: give one, or one for each of the {count} branches")
         models = [
-            replace(model, layout_guidance=balance.layout_guidance_of(k, model.layout_guidance))
-            for k, model in enumerate(self._models)
+            replace(model, layout_guidance=guidance)
+            for model, guidance in zip(self._models, self.layout_guidance(balance), strict=True)
         ]
         parts = zip(branch_names(count), models, self.schedules, guidance, self._controls(controls), strict=True)
         has_objects = any(layout.objects for layout in request.layouts)
