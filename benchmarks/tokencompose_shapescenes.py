@@ -40,7 +40,7 @@ from shapescenes.judge import load_judge
 from shapescenes.measuring import real_features
 from shapescenes.models import pipelines
 from shapescenes.systems import System
-from shapescenes.tokencompose import RememberedLatents, example
+from shapescenes.tokencompose import RememberedLatents, WithTextEncoder, example
 from shapescenes.world import held_out_scenes, training_scene
 from tokencompose_core.order import EpochOrder
 from tokencompose_core.training import StepReport, TrainSettings, train
@@ -67,11 +67,20 @@ def learn(
     settings: TrainSettings,
     name: str,
     validate: Callable[[int, DiffusionPipeline], None] = lambda step, pipeline: None,
+    text_rank: int = 0,
 ) -> DiffusionPipeline:
-    """A trained copy of the UNet in the same pipeline. `validate` sees it each `settings.validate_every` steps."""
+    """A trained copy of the UNet in the same pipeline. `validate` sees it each `settings.validate_every` steps.
+
+    text_rank: above 0, a copy of the text encoder learns with it, a LoRA of this rank.
+    """
     trained = copy.copy(pipeline)
     trained.unet = copy.deepcopy(pipeline.unet).requires_grad_(True)
     trained.unet.set_attn_processor(AttnProcessor())  # on CPUs the fused kernel's backward is slow for short heads
+    if text_rank:
+        trained.text_encoder = copy.deepcopy(pipeline.text_encoder)
+        model = WithTextEncoder(trained, text_rank)
+    else:
+        model = RememberedLatents(trained)
     order = EpochOrder(len(examples), settings.seed)
     began = time.monotonic()
 
@@ -87,8 +96,8 @@ def learn(
         trained.unet.eval()
         validate(step, trained)
 
-    train(RememberedLatents(trained), batches, settings, report=report, validate=look)
-    trained.unet.requires_grad_(False)
+    train(model, batches, settings, report=report, validate=look)
+    model.network.requires_grad_(False)
     return trained
 
 

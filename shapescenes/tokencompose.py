@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from torch import nn
 
 from realcompo_core.text.tokens import phrase_tokens, token_groups
 from shapescenes.drawing import draw
 from shapescenes.world import Scene
 from tokencompose_core.diffusers_model import DiffusersModel
+from tokencompose_core.lora import add_lora
+
+TEXT_LAYERS = r"(q_proj|k_proj|v_proj|out_proj|fc1|fc2)$"
 
 
 class RememberedLatents(DiffusersModel):
@@ -25,6 +29,22 @@ class RememberedLatents(DiffusersModel):
                 self._latents[key] = super().encode(images[b : b + 1], [key])[0]
         mean = torch.cat([self._latents[key] for key in keys])
         return mean, torch.zeros_like(mean)
+
+
+class WithTextEncoder(RememberedLatents):
+    """The text encoder is trained too, by a LoRA on its attention and feed-forward layers."""
+
+    def __init__(self, pipeline: DiffusionPipeline, rank: int):
+        super().__init__(pipeline)
+        add_lora(pipeline.text_encoder, rank, TEXT_LAYERS)
+        self.network = nn.ModuleDict({"unet": pipeline.unet, "text_encoder": pipeline.text_encoder})
+
+    def embed(self, captions, size):
+        return {"captions": captions, "size": size}
+
+    def predict(self, network, noisy, timesteps, conditioning):
+        text = super().embed(**conditioning)
+        return super().predict(network["unet"], noisy, timesteps, text)
 
 
 def example(scene: Scene, tokenizer, seed: int, adjectives: bool) -> dict:
