@@ -6,7 +6,8 @@ Random weights, 64x64 latents, diffusers UNets, the second one with GLIGEN's gat
 once on the guided pair (batch 2), as diffusers does. All variants are timed in turn in one process; a ratio is the
 median over rounds of (variant / plain of the same round). Memory is the peak of live tensors during the step above what
 was there before it (weights, latents), from the allocator's own events (CPU) or counters (CUDA). Variants whose name
-ends in `_spatial` take the gradient of the spatial branch alone, as the presets do. The last line is one JSON object.
+ends in `_spatial` take the gradient of the spatial branch alone, as the presets do; `lookahead_half` does so at half
+resolution (see balancer_rules.py). The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from benchmarks.balancer_rules import HalfLookahead
 from benchmarks.measuring import peak_bytes, seconds
 from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.targets import Targets, object_targets
@@ -90,11 +92,13 @@ def build_branches(small: bool, layers: int | str, device: torch.device, dtype: 
     return branches
 
 
-def second_step(branches: Sequence[Branch], settings: BalanceSettings, device: torch.device) -> Callable[[], Tensor]:
+def second_step(
+    branches: Sequence[Branch], settings: BalanceSettings, device: torch.device, kind: type[Balancer] = Balancer
+) -> Callable[[], Tensor]:
     """A function that makes the second step of a run: in the first, one_pass has no earlier mixing to credit."""
     sigmas = SIGMAS
     x = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0)).to(device) * sigmas[0]
-    balancer = Balancer(branches, sigmas, [0], covered_by_objects(LAYOUT, 64, 64)[None], settings)
+    balancer = kind(branches, sigmas, [0], covered_by_objects(LAYOUT, 64, 64)[None], settings)
     first, second = (Step(x * (b / a), 1 - b / a, b) for a, b in pairwise(sigmas))
     x = first(balancer(x, sigmas[0], first))
 
@@ -114,6 +118,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a quarter of the channels: a quick run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--layers", default="4", help="a factor or a regular expression, as in RealCompoPipeline")
+    parser.add_argument("--variants", nargs="*", help="those to be measured beside the plain step; all by default")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -126,8 +131,14 @@ def main() -> None:
         "lookahead": BalanceSettings(mode="lookahead"),
         "one_pass_spatial": BalanceSettings(mode="one_pass", sources="spatial"),
         "lookahead_spatial": BalanceSettings(mode="lookahead", sources="spatial"),
+        "lookahead_half": BalanceSettings(mode="lookahead", sources="spatial"),
     }
-    runs = {name: second_step(branches, settings, device) for name, settings in variants.items()}
+    if arguments.variants is not None:
+        variants = {name: settings for name, settings in variants.items() if name in ("plain", *arguments.variants)}
+    kinds = {"lookahead_half": HalfLookahead}
+    runs = {
+        name: second_step(branches, settings, device, kinds.get(name, Balancer)) for name, settings in variants.items()
+    }
     memory = {name: peak_bytes(run) for name, run in runs.items()}  # also warms up
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(arguments.rounds):

@@ -15,6 +15,7 @@ from shapescenes.drawing import draw
 from shapescenes.judge import Judge, box_hits, detect, frechet_distance, objects_present, states_hold
 from shapescenes.world import CATEGORIES, Scene
 
+SIZE = (128, 128)  # of the pictures that the judge has learnt from
 REAL_DRAWINGS = 3  # real pictures a prompt, for the distance
 
 
@@ -42,8 +43,11 @@ def as_tensor(images: Iterable[Image.Image | np.ndarray]) -> Tensor:
 def judge_pictures(
     judge: Judge, scenes: Sequence[Scene], layouts: Sequence[Layout], images: Sequence[Image.Image]
 ) -> tuple[list[Judged], np.ndarray]:
-    """What is to be said of one picture a scene, and their features, (B, 128), for the distance."""
-    pictures = as_tensor(images)
+    """What is to be said of one picture a scene, and their features, (B, 128), for the distance.
+
+    The judge knows pictures of 128x128 pixels: others are brought to that size.
+    """
+    pictures = as_tensor(image if image.size == SIZE else image.resize(SIZE, Image.Resampling.BOX) for image in images)
     judged = [
         Judged(
             scene.prompt.category,
