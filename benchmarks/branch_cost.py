@@ -31,14 +31,15 @@ from PIL import Image
 
 from benchmarks.balancer_cost import LAYOUT, SIGMAS, TEXT_TOKENS, build_unet, noise_schedule, second_step, targets
 from benchmarks.measuring import cost, peak_bytes
-from realcompo_core.attention.losses import Objective, layout_guidance_loss
+from realcompo_core.attention.losses import Objective
 from realcompo_core.diffusers.branch import RegionalPhrase, UNetBranch
 from realcompo_core.diffusers.conditioners import Gligen, open_gates
 from realcompo_core.diffusers.controlnet import ControlNets
 from realcompo_core.diffusers.request import Control, Request, UNetPass
 from realcompo_core.diffusers.unet_attention import UNetAttention
-from realcompo_core.guidance.branch import Branch, GuidedBranch
-from realcompo_core.guidance.layout_guidance import LayoutGuidance, LayoutGuide, guidance_layers
+from realcompo_core.guidance.branch import Branch
+from realcompo_core.guidance.latent_guidance import with_guidance
+from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.schedule import Schedule
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout.regions import region_maps
@@ -103,10 +104,10 @@ def kinds(small: bool, device: torch.device, dtype: torch.dtype) -> dict[str, Ca
 
     def layout_guidance() -> dict:
         variants = {"plain": ([fidelity, build(unet)], MIX)}
-        objective = Objective(guidance_layers(UNetAttention(unet).layers), targets(), layout_guidance_loss)
+        layers = UNetAttention(unet).layers
         for moves in (1, 5):
-            guide = LayoutGuide(LayoutGuidance(threshold=0.0, iterations=moves, until=1.0))
-            guided = GuidedBranch(build(unet), guide, objective, Schedule(SIGMAS))
+            guidance = LayoutGuidance(threshold=0.0, iterations=moves, until=1.0)
+            guided = with_guidance(build(unet), guidance, layers, layers, targets(), Schedule(SIGMAS))
             named = {"mixed": MIX, "one_pass": ONE_PASS, "lookahead": LOOKAHEAD}
             variants |= {f"{name}, {moves} moves": ([fidelity, guided], mode) for name, mode in named.items()}
         return variants

@@ -96,6 +96,8 @@ def rows() -> list[Row]:
         Row("segmentation_branch", fixed(1), "masks", system="segmentation"),
         Row("segmentation_balanced", best, "masks", system="segmentation"),
         Row("layout_guidance", fixed(1), system="v3"),
+        *(Row(name, fixed(1), system=name) for name in ("attend_and_excite", "boxdiff", "composable", "structured")),
+        Row("excited_balanced", best, system="v1_excited"),
         Row("v2_balanced", best, system="v2"),
         Row("v3_balanced", best, system="v3"),
         Row("v4_balanced", best, system="v4"),

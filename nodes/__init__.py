@@ -7,7 +7,9 @@ from server import PromptServer
 
 from . import (
     attention_nodes,
+    composition_nodes,
     conditioning_nodes,
+    guidance_nodes,
     layout_nodes,
     report_nodes,
     sampling_nodes,
@@ -20,6 +22,8 @@ from .host.served import serve_from_odd_folder
 MODULES = (
     layout_nodes,
     conditioning_nodes,
+    composition_nodes,
+    guidance_nodes,
     sampling_nodes,
     report_nodes,
     sweep_nodes,

@@ -1,4 +1,4 @@
-"""Nodes that balance: Branch, Layout Guidance, Balance Settings, Balanced Guider, Dual-UNet Balancer Sampler."""
+"""Nodes that balance: Branch, Balance Preset, Balance Settings, Balanced Guider, Dual-UNet Balancer Sampler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from comfy_api.latest import io
 from realcompo_core.attention.maps import AttentionMaps, Keep
 from realcompo_core.attention.recorder import Recorder
 from realcompo_core.guidance.branch import branch_names
-from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.named_settings import CONSTANT
 from realcompo_core.guidance.presets import DEFAULT, PRESETS
@@ -44,7 +43,10 @@ MAPS_TIP = (
     "The branches' attention to the prompt's words, for the Attention Map Viewer. Nothing is recorded if this is not "
     "connected."
 )
-GUIDANCE_TIP = "From Layout Guidance: the branch follows the layout without GLIGEN or ControlNet, or beside them."
+GUIDANCE_TIP = (
+    "From Layout Guidance or BoxDiff: the branch follows the layout without GLIGEN or ControlNet, or beside them. From "
+    "Attend-and-Excite: no object is left out."
+)
 CLIP_TIP = "The CLIP that encoded the positive conditionings: it tells which tokens are the layout's objects."
 
 
@@ -96,76 +98,6 @@ class BranchNode(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, negative, cfg, branches=(), layout_guidance=None) -> io.NodeOutput:
         return io.NodeOutput([*branches, BranchInput(model, positive, negative, cfg, layout_guidance)])
-
-
-class LayoutGuidanceNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        authors = LayoutGuidance()
-        return schema(
-            node_id="RealCompoLayoutGuidance",
-            display_name="Layout Guidance",
-            description="Any model follows a layout: its latent is moved until its attention falls into the boxes.",
-            search_aliases=["training-free layout control", "attention guidance", "backward guidance", "box guidance"],
-            inputs=[
-                io.Float.Input(
-                    "scale",
-                    default=authors.scale,
-                    min=0.0,
-                    max=10000.0,
-                    step=1.0,
-                    tooltip="How far the latent moves: the loss is multiplied by it. 0 leaves it where it is.",
-                ),
-                io.Float.Input(
-                    "threshold",
-                    default=authors.threshold,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="A step's moves end once the loss is not above it. The loss is 0 where all attention is "
-                    "inside the regions, and up to 1.",
-                ),
-                io.Int.Input(
-                    "iterations",
-                    default=authors.iterations,
-                    min=1,
-                    max=100,
-                    tooltip="The most moves in a step. Each costs half a pass of the network, and its gradient.",
-                ),
-                io.Float.Input(
-                    "until",
-                    default=0.196,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    tooltip="Share of the steps, from the start, in which the latent moves (authors: 10 of 51).",
-                ),
-                io.Boolean.Input(
-                    "reset",
-                    default=authors.reset,
-                    extra_dict=ADVANCED,
-                    tooltip="On: each step moves at least once. Off, as in the authors' code: the first loss that is "
-                    "not above the threshold ends guidance for good.",
-                ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="β: scale is multiplied by it.",
-                ),
-            ],
-            outputs=[
-                LayoutGuidanceType.Output(
-                    "layout_guidance", tooltip="For a Branch, or the spatial branch of the Dual-UNet Balancer Sampler."
-                )
-            ],
-        )
-
-    @classmethod
-    def execute(cls, scale, strength, **settings) -> io.NodeOutput:
-        return io.NodeOutput(LayoutGuidance(scale=scale * strength, **settings))
 
 
 def layers_input() -> io.Input:
@@ -525,7 +457,6 @@ def _guider(branches, layout, clip, settings: NodeSettings | None) -> BalancedGu
 
 NODES = [
     BranchNode,
-    LayoutGuidanceNode,
     BalancePreset,
     BalanceSettingsNode,
     BalancedGuiderNode,

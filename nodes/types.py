@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 LayoutType = io.Custom("LAYOUT")  # a realcompo_core.layout.Layout
 BranchType = io.Custom("REALCOMPO_BRANCH")
-LayoutGuidanceType = io.Custom("LAYOUT_GUIDANCE")  # a realcompo_core.guidance.layout_guidance.LayoutGuidance
+LayoutGuidanceType = io.Custom("LAYOUT_GUIDANCE")  # a realcompo_core.guidance.latent_guidance.LatentGuidance
 BalanceSettingsType = io.Custom("BALANCE_SETTINGS")
 BalanceTraceType = io.Custom("BALANCE_TRACE")
 SweepPlanType = io.Custom("SWEEP_PLAN")  # a realcompo_core.sweep.plan.Plan

@@ -191,12 +191,26 @@ PhrasesOption = Annotated[
     ),
 ]
 SystemOption = Annotated[
-    Literal["v1", "v1_guided", "v2", "v3", "v4", "segmentation", "phrases"],
+    Literal[
+        "v1",
+        "v1_guided",
+        "v1_excited",
+        "v2",
+        "v3",
+        "v4",
+        "segmentation",
+        "phrases",
+        "attend_and_excite",
+        "boxdiff",
+        "composable",
+        "structured",
+    ],
     typer.Option(
         help="Of the bundled models. v1: GLIGEN's gated layers follow the boxes; v1_guided: Layout Guidance moves its "
-        "latent as well; v2: v1 with a fidelity branch fine-tuned by TokenCompose; v3 and v4: Layout Guidance on the "
-        "fidelity branch of v1 and v2; segmentation: a ControlNet that is shown the layout; phrases: a prompt for each "
-        "region."
+        "latent as well; v1_excited: v1 with Attend-and-Excite on the fidelity branch; v2: v1 with a fidelity branch "
+        "fine-tuned by TokenCompose; v3 and v4: Layout Guidance on the fidelity branch of v1 and v2; segmentation: a "
+        "ControlNet that is shown the layout; phrases: a prompt for each region; attend_and_excite, boxdiff, "
+        "composable and structured: these methods on the text-to-image model."
     ),
 ]
 

@@ -15,7 +15,8 @@ from PIL import Image
 from realcompo_core.diffusers import Output, RealCompoPipeline
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance import named_settings
-from realcompo_core.guidance.layout_guidance import LayoutGuidance
+from realcompo_core.guidance.branch import branch_names
+from realcompo_core.guidance.latent_guidance import LatentGuidance
 from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.presets import DEFAULT, PRESETS
 from realcompo_core.guidance.settings import BalanceSettings
@@ -135,16 +136,13 @@ def _balance_facts(balance: BalanceSettings) -> dict[str, str]:
     }
 
 
-def _guidance_facts(branches: Sequence[LayoutGuidance | None]) -> dict[str, str]:
-    """branches: that of each. The command line knows one spatial branch, and guides no other."""
-    guidance = branches[-1]
-    if guidance is None:
-        return {}
-    moves = "one move" if guidance.iterations == 1 else f"up to {guidance.iterations} moves"
-    scale = f"scale {guidance.scale:g}" + (f" for {guidance.scale_steps} steps" if guidance.scale_steps else "")
-    return {
-        "Layout Guidance": f"{moves} of the spatial branch's latent a step until {guidance.until:.0%} of them, {scale}"
-    }
+def _guidance_facts(branches: Sequence[LatentGuidance | None]) -> dict[str, str]:
+    """branches: that of each, the fidelity branch first."""
+    told: dict[str, list[str]] = {}
+    for name, guidance in zip(branch_names(len(branches)), branches, strict=True):
+        if guidance is not None:
+            told.setdefault(guidance.name, []).append(guidance.told(f"the {name} branch's"))
+    return {name: "; ".join(sentences) for name, sentences in told.items()}
 
 
 def _where(weights: RegionWeights) -> str:

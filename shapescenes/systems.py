@@ -10,15 +10,23 @@ from PIL import Image
 
 from realcompo_core.diffusers import Control, Guided, RealCompoPipeline
 from realcompo_core.errors import RealCompoError
+from realcompo_core.guidance.attend_and_excite import AttendAndExcite, BoxDiff
 from realcompo_core.layout import Layout
 from realcompo_core.layout.segmentation import draw_segmentation
 from shapescenes import LAYOUT_GUIDANCE
 from shapescenes.models import pipelines, segmentation_pipeline, tokencompose_pipeline
 from shapescenes.palette import PALETTE
 
-FIDELITY = ("text_to_image", "tokencompose")
-SPATIAL = ("gligen", "gligen_guided", "segmentation", "layout_guidance", "phrases")
-
+FIDELITY = ("text_to_image", "tokencompose", "attend_and_excite")
+GUIDED: dict[str, dict] = {  # spatial branches that are the fidelity model with arguments of `Guided`
+    "layout_guidance": {"layout_guidance": LAYOUT_GUIDANCE},
+    "phrases": {"phrase_strength": 1.0},
+    "attend_and_excite": {"layout_guidance": AttendAndExcite()},
+    "boxdiff": {"layout_guidance": BoxDiff()},
+    "composable": {"composed": "layout"},
+    "structured": {"structured": True},
+}
+SPATIAL = ("gligen", "gligen_guided", "segmentation", *GUIDED)
 
 SYSTEMS = {  # fidelity and spatial branch
     "v1": ("text_to_image", "gligen"),
@@ -27,7 +35,8 @@ SYSTEMS = {  # fidelity and spatial branch
     "v3": ("text_to_image", "layout_guidance"),
     "v4": ("tokencompose", "layout_guidance"),
     "segmentation": ("text_to_image", "segmentation"),
-    "phrases": ("text_to_image", "phrases"),
+    **{name: ("text_to_image", name) for name in GUIDED if name != "layout_guidance"},
+    "v1_excited": ("attend_and_excite", "gligen"),
 }
 
 
@@ -44,16 +53,15 @@ def system(fidelity: str = "text_to_image", spatial: str = "gligen") -> System:
         if name not in known:
             raise RealCompoError(f"{what} is {name!r}: choose one of {', '.join(known)}")
     text_to_image, layout_branch = pipelines()
-    first = text_to_image if fidelity == "text_to_image" else tokencompose_pipeline(text_to_image)
+    model = tokencompose_pipeline(text_to_image) if fidelity == "tokencompose" else text_to_image
+    first = Guided(model, **GUIDED[fidelity]) if fidelity in GUIDED else model
     if spatial == "segmentation":
         return System(RealCompoPipeline(first, segmentation_pipeline(text_to_image)), [Control(segmentation)])
     second: StableDiffusionPipeline | Guided = layout_branch
     if spatial == "gligen_guided":
         second = Guided(layout_branch, layout_guidance=LAYOUT_GUIDANCE)
-    elif spatial == "layout_guidance":
-        second = Guided(first, layout_guidance=LAYOUT_GUIDANCE)
-    elif spatial == "phrases":
-        second = Guided(text_to_image, phrase_strength=1.0)
+    elif spatial in GUIDED:
+        second = Guided(model, **GUIDED[spatial])
     return System(RealCompoPipeline(first, second))
 
 

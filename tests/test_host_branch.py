@@ -11,5 +11,9 @@ def test_layout_guidance_in_the_host(host_folder):
     host_server.run_checks(host_folder, "guidance_checks.py")
 
 
+def test_composable_and_structured_diffusion_in_the_host(host_folder):
+    host_server.run_checks(host_folder, "prompt_checks.py")
+
+
 def test_the_hosts_own_nodes_on_a_branch(host_folder):
     host_server.run_checks(host_folder, "composition_checks.py")

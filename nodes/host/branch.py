@@ -22,6 +22,7 @@ from realcompo_core.attention.saved_tensors import keep_saved_tensors
 from realcompo_core.attention.source import NetworkPass, Stage
 
 from .chunks import PLACE, acts_at, by_uuid, whole_picture
+from .composed import composes
 from .controls import chain, detached
 from .inference_tensors import UsableTensors, usable_weights
 from .joined_passes import JoinedPasses, calculate
@@ -102,9 +103,15 @@ class HostBranch:
         return self._read(x, sigma, "lookahead", objective or self._objective)[1]
 
     def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient | None]:
-        """The guided prediction, its conditional pass taken with gradient up to the last map that is read."""
+        """The guided prediction, its conditional pass taken with gradient up to the last map that is read.
+
+        A prediction that is composed of other conditionings has no such pass: the maps are then read in one of their
+        own.
+        """
         if not self.can_be_read_at(sigma):
             return self._predicted(x, sigma, self._options()), None
+        if composes(self.model_options):
+            return self.denoise(x, sigma), self.gradient(x, sigma)
         found: list[Gradient | None] = []
 
         def calculate(args: dict) -> list[Tensor]:

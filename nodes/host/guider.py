@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,12 +16,12 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from realcompo_core.attention.losses import Objective, layout_guidance_loss
+from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.targets import Targets, object_targets
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.balancer import Balancer
-from realcompo_core.guidance.branch import Branch, GuidedBranch, branch_names
-from realcompo_core.guidance.layout_guidance import LayoutGuidance, LayoutGuide, guidance_layers
+from realcompo_core.guidance.branch import Branch, branch_names
+from realcompo_core.guidance.latent_guidance import LatentGuidance, with_guidance
 from realcompo_core.guidance.schedule import Schedule
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.trace import Trace
@@ -33,12 +33,12 @@ from realcompo_core.text.tokens import TokenGroup
 from .branch import SKIPPED, HostBranch
 from .branch_input import BranchInput
 from .checks import check_branches, readable_source
+from .composed import composes
 from .coverage import check_coverage
 from .joined_passes import joined_passes
 from .messages import warn_on_node
 from .prompt_tokens import prompt_groups, with_places
 from .shapescenes import unknown_to
-from .unet_attention import UNetAttention
 
 CHANGES_GUIDANCE = {"sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function"}
 """Model options of nodes that make something of the unconditional estimate: their branch is guided to the end."""
@@ -51,8 +51,9 @@ class BalancedGuider(comfy.samplers.CFGGuider):
     Every branch goes through the host's whole life cycle for guiders: loading, hooks, wrappers, cleaning up. They are
     opened one inside the other, and the sampler runs in the innermost.
 
-    A branch with Layout Guidance moves the latent, which the sampler is not told: it samples the latent minus all moves
-    so far, and whatever comes out of it has the moves added (docs/method.md, R9). Such a branch may be the only one.
+    A branch with Layout Guidance, Attend-and-Excite or BoxDiff moves the latent, which the sampler is not told: it
+    samples the latent minus all moves so far, and whatever comes out of it has the moves added (docs/method.md, R9).
+    Such a branch may be the only one.
     """
 
     def __init__(
@@ -71,8 +72,14 @@ class BalancedGuider(comfy.samplers.CFGGuider):
                 "layout_guidance"
             )
         check_branches(branches)
+        self.settings = settings or BalanceSettings()
+        self._layout_guidance = [
+            self.settings.layout_guidance_of(k, branch.layout_guidance) for k, branch in enumerate(branches)
+        ]
         self._groups: list[TokenGroup] = prompt_groups(clip, layout, include_adjectives)
-        branches, self.warnings = with_places(clip, layout, self._groups, branches)
+        self._seen = [_Seen.by(guidance, layout, clip, include_adjectives) for guidance in self._layout_guidance]
+        found = [group for groups in (self._groups, *(seen.groups for seen in self._seen)) for group in groups]
+        branches, self.warnings = with_places(clip, layout, found, branches)
         self.warnings += unknown_to(clip, layout.prompt)
         models = _loaded_together(branches)
         super().__init__(models[0])
@@ -81,14 +88,10 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             guider.set_conds(branch.positive, branch.negative)
             guider.set_cfg(branch.cfg)
         self._cfg = [branch.cfg for branch in branches]
-        self.settings = settings or BalanceSettings()
         self.trace = Trace(tuple(branch_names(len(branches))))
         self._layout = layout.validate()
         self._sources = [readable_source(model) for model in models]
         self._layers = [source.choose(layers) for source in self._sources]
-        self._layout_guidance = [
-            self.settings.layout_guidance_of(k, branch.layout_guidance) for k, branch in enumerate(branches)
-        ]
         self._detach_control = detach_control
         self._balancer: Balancer | None = None
         self._own_options: dict = {}
@@ -118,7 +121,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:  # noqa: B006
         sigma = float(timestep[0])
         for guider, cfg in zip((self, *self._others), self._cfg, strict=True):
-            stays = sigma >= self._unguided_below or guider.model_options.keys() & CHANGES_GUIDANCE
+            options = guider.model_options
+            stays = sigma >= self._unguided_below or options.keys() & CHANGES_GUIDANCE or composes(options)
             guider.set_cfg(cfg if stays else 1.0)
         asked = self._asked_by_sampler(model_options)
         # Samplers may have put functions of their own into the options. Those that look at the guided result get the
@@ -143,11 +147,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
     def begin(self, model_options: list[dict], sigmas: Tensor, latent: _Latent, seed: int | None) -> None:
         """All branches are open: make the balancer. `model_options` has one entry a branch."""
         size = tuple(latent.noise.shape[-2:])
-        targets = None
-        if self._groups:
-            regions = partial(region_maps, self._layout, [group.objects for group in self._groups])
-            targets = object_targets([[group.tokens for group in self._groups]], [regions])
-            targets = targets.to(self.model_patcher.load_device)
+        device = self.model_patcher.load_device
+        targets = _Seen(self._layout, self._groups).targets(device)
         guiders = (self, *self._others)
         predictors = [super().predict_noise, *(guider.outer_predict_noise for guider in self._others)]
         objectives = [targets and Objective(layers, targets) for layers in self._layers]
@@ -165,8 +166,12 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         layout = self._layout
         self.trace.phrases = [[layout.objects[g.objects[0]].phrase for g in self._groups]] * count
         self.trace.objects = [[g.objects for g in self._groups]] * count
-        parts = zip(self._branches, self._layout_guidance, self._sources, strict=True)
-        balanced = [self._with_guide(branch, guidance, source, targets) for branch, guidance, source in parts]
+        parts = zip(self._branches, self._layout_guidance, self._sources, self._layers, self._seen, strict=True)
+        mask = latent.mask
+        balanced = [
+            with_guidance(branch, guidance, source.layers, layers, seen.targets(device), self._schedule, mask)
+            for branch, guidance, source, layers, seen in parts
+        ]
         self._balancer = Balancer(
             balanced, self._schedule.sigmas, seeds, objects, self.settings, self._together, self.trace
         )
@@ -190,15 +195,6 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             self.trace.note = " ".join(f"{warning.removesuffix('.')}." for warning in warnings)
             warn_on_node(warnings)
         self._told = warnings
-
-    def _with_guide(
-        self, branch: HostBranch, guidance: LayoutGuidance | None, source: UNetAttention, targets: Targets | None
-    ) -> Branch:
-        if guidance is None or targets is None:
-            return branch
-        objective = Objective(guidance_layers(source.layers), targets, layout_guidance_loss)
-        guide = LayoutGuide(guidance.over(self._schedule.steps), self._latent.mask)
-        return GuidedBranch(branch, guide, objective, self._schedule)
 
     def _together(self, branches: Sequence[Branch], reading: Sequence[Branch]) -> AbstractContextManager:
         hosts = {branch.name: branch for branch in self._branches}  # without their guides
@@ -281,6 +277,26 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             x=x, sigma=level, noise=self._latent.noise, latent_image=self._latent.image, denoise_mask=mask
         )
         return Step(base * mask + kept * (1 - mask), gain * mask[:, :1], sigma_next)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The objects of a layout that something looks at, by the groups of their tokens."""
+
+    layout: Layout
+    groups: list[TokenGroup]
+
+    @classmethod
+    def by(cls, guidance: LatentGuidance | None, layout: Layout, clip: Any, include_adjectives: bool) -> _Seen:
+        seen = guidance.seen(layout) if guidance else replace(layout, objects=())
+        return cls(seen, prompt_groups(clip, seen, include_adjectives))
+
+    def targets(self, device: torch.device) -> Targets | None:
+        """None where there is nothing to look at."""
+        if not self.groups:
+            return None
+        regions = partial(region_maps, self.layout, [group.objects for group in self.groups])
+        return object_targets([[group.tokens for group in self.groups]], [regions]).to(device)
 
 
 @dataclass

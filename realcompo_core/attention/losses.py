@@ -24,7 +24,8 @@ class MapLoss(Protocol):
     def __call__(self, maps: Mapping[str, Tensor], targets: Targets) -> Tensor:
         """maps: by the layer's name, (B, heads, C, h, w), the columns of `targets`.
 
-        Returns (B, G), each object's part of the loss: an item's loss is their sum. 0 for an object that is not there.
+        Returns (B, G), each object's part of the loss, or (B, n·G), n parts of each. An item's loss is their sum; 0 for
+        an object that is not there.
         """
 
 
@@ -34,13 +35,15 @@ def share_inside(maps: Tensor, regions: Tensor) -> Tensor:
     return (maps * regions).sum((-2, -1)) / total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
-def token_maps(layers: Sequence[Tensor]) -> Tensor:
-    """The mean of several layers' maps, each token's scaled to sum to 1 over the pixels; 0 where it is 0 everywhere.
-
-    layers: (B, T, H, W) each. Maps of unlike resolution are brought to the finest one.
-    """
+def mean_maps(layers: Sequence[Tensor]) -> Tensor:
+    """The mean of several layers' maps, (B, T, H, W) each. Those of unlike resolution are brought to the finest one."""
     size = max((layer.shape[-2:] for layer in layers), key=lambda s: s[0] * s[1])
-    mean = sum(m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in layers) / len(layers)
+    return sum(m if m.shape[-2:] == size else F.interpolate(m, size, mode="bilinear") for m in layers) / len(layers)
+
+
+def token_maps(layers: Sequence[Tensor]) -> Tensor:
+    """`mean_maps`, each token's scaled to sum to 1 over the pixels; 0 where it is 0 everywhere."""
+    mean = mean_maps(layers)
     return mean / mean.sum((-2, -1), keepdim=True).clamp_min(torch.finfo(mean.dtype).tiny)
 
 
@@ -76,8 +79,12 @@ def layout_guidance_loss(maps: Mapping[str, Tensor], targets: Targets) -> Tensor
 
 @dataclass(frozen=True)
 class Objective:
-    """What is asked of a branch's maps: which layers are read, which tokens should be where, and the loss on it."""
+    """What is asked of a branch's maps: which layers are read, which tokens should be where, and the loss on it.
+
+    whole_text: the loss is given the maps of all of the text's tokens, as targets among them (`Targets.among`).
+    """
 
     layers: Sequence[Layer]
     targets: Targets
     loss: MapLoss = grounding_loss
+    whole_text: bool = False

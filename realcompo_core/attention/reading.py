@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..text.tokens import text_columns
 from .columns import attention_columns
 from .input_gradients import InputGradientsOnly
 from .losses import Objective, object_maps
@@ -23,7 +24,8 @@ class StopForward(Exception):
 class Gradient(NamedTuple):
     """One branch's maps, their losses, and the gradient of the losses in the latent.
 
-    `g`: (B, C, h, w), the gradient of the summed losses in x. `losses`: (B, G). `maps`: (B, G, H, W), one an object.
+    `g`: (B, C, h, w), the gradient of the summed losses in x. `losses`: (B, G), or (B, n·G) of a loss with n parts.
+    `maps`: (B, G, H, W), one an object.
     """
 
     g: Tensor
@@ -42,6 +44,7 @@ class GradientReader:
         self.x = x.detach().requires_grad_(True)
         self.gradient: Gradient | None = None
         self._objective, self._stop = objective, stop
+        self._targets = objective.targets
         self._maps: dict[str, Tensor] = {}
 
     def __enter__(self) -> GradientReader:
@@ -58,15 +61,17 @@ class GradientReader:
     def read(self, event: AttentionEvent) -> None:
         if self.gradient is not None or event.layer.name in self._maps:  # gradient checkpointing runs a layer again
             return
-        asked = self._objective
-        columns = attention_columns(event.q, event.k[:, :, event.text], asked.targets.columns, event.scale)
+        asked, text = self._objective, event.k[:, :, event.text]
+        if asked.whole_text and not self._maps:
+            self._targets = asked.targets.among(text_columns(text.shape[2]))
+        columns = attention_columns(event.q, text, self._targets.columns, event.scale)
         self._maps[event.layer.name] = columns.unflatten(-1, event.grid)
         if len(self._maps) < len(asked.layers):
             return
-        losses = asked.loss(self._maps, asked.targets)
+        losses = asked.loss(self._maps, self._targets)
         (g,) = torch.autograd.grad(LOSS_SCALE * losses.sum(), self.x)
         with torch.no_grad():
-            maps = object_maps(self._maps, asked.targets)
+            maps = object_maps(self._maps, self._targets)
         self.gradient = Gradient(g / LOSS_SCALE, losses.detach(), maps)
         self._maps.clear()
         if self._stop:

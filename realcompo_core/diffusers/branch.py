@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -26,12 +27,22 @@ class RegionalPhrase(NamedTuple):
     weight: Tensor
 
 
+class ComposedPart(NamedTuple):
+    """A part of B prompts. arguments: its text arguments. weight: (B, 1, 1, 1), 0 for an item that has fewer parts."""
+
+    arguments: dict[str, Any]
+    weight: Tensor
+
+
 class UNetBranch:
     """See `guidance.branch.Branch`.
 
     positive, negative: text arguments of the UNet for B items each. conditioners: add to them in each pass. objective:
     None where nothing is read. phrases: prompts of regions, which the positive prediction is averaged with.
-    unguided_below: noise level from which on there is no guidance.
+    unguided_below: noise level from which on there is no guidance. parts: their predictions are composed in the place
+    of the positive one, at every noise level, and maps are read in a pass of their own (docs/method.md, R13).
+    values: (B, T, d) encodings that cross-attention takes its values from in the positive pass, instead of the text's
+    (R14).
     """
 
     def __init__(
@@ -46,18 +57,25 @@ class UNetBranch:
         objective: Objective | None = None,
         phrases: Sequence[RegionalPhrase] = (),
         unguided_below: float = 0.0,
+        parts: Sequence[ComposedPart] = (),
+        values: Tensor | None = None,
     ):
         self.name = name
         self._unet, self._schedule, self._guidance = unet, schedule, guidance_scale
         self._phrases = {f"phrase {i}": phrase for i, phrase in enumerate(phrases)}
         self._arguments = {"positive": positive, "negative": negative}
-        self._arguments |= {key: phrase.arguments for key, phrase in self._phrases.items()}
+        self._parts = {f"part {i}": part for i, part in enumerate(parts)}
+        self._arguments |= {key: found.arguments for key, found in (self._phrases | self._parts).items()}
         self._conditioners, self._objective = list(conditioners), objective
-        self._source = UNetAttention(unet) if objective else None
+        self._values = {} if values is None else {"positive": values}
         self._unguided_below = unguided_below
         networks = [unet, *(network for conditioner in self._conditioners for network in conditioner.networks)]
         self._networks = networks
         self._blocks = [m for network in networks for m in network.modules() if isinstance(m, BasicTransformerBlock)]
+
+    @cached_property
+    def _source(self) -> UNetAttention:
+        return UNetAttention(self._unet)
 
     def acts_at(self, sigma: float) -> bool:
         return True
@@ -67,6 +85,8 @@ class UNetBranch:
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         with torch.no_grad():
+            if self._parts:
+                return self._denoised(x, self._composed(x, sigma), sigma)
             if not self._is_guided(sigma):
                 output = self._with_phrases(self._run(x, sigma, ("positive",)), x, sigma)
                 return self._denoised(x, output, sigma)
@@ -79,6 +99,8 @@ class UNetBranch:
         return reader.gradient
 
     def denoise_with_gradient(self, x: Tensor, sigma: float) -> tuple[Tensor, Gradient]:
+        if self._parts:
+            return self.denoise(x, sigma), self.gradient(x, sigma)
         with self._reading(x, "step", self._objective) as reader:
             output = self._run(reader.x, sigma, ("positive",)).detach()
         with torch.no_grad():
@@ -98,6 +120,12 @@ class UNetBranch:
             weights = weights + phrase.weight
         return total / weights
 
+    def _composed(self, x: Tensor, sigma: float) -> Tensor:
+        keys = ("negative", *self._parts)
+        negative, *outputs = self._run(torch.cat([x] * len(keys)), sigma, keys).chunk(len(keys))
+        differences = zip(self._parts.values(), outputs, strict=True)
+        return negative + sum(self._guidance * part.weight * (output - negative) for part, output in differences)
+
     def _guided(self, positive: Tensor, negative: Tensor) -> Tensor:
         return negative + self._guidance * (positive - negative)
 
@@ -113,7 +141,24 @@ class UNetBranch:
         arguments = dict(text)
         for conditioner in self._conditioners:
             arguments |= conditioner(run)
-        return self._unet(scaled, t, **arguments, return_dict=False)[0].to(x.dtype)
+        with self._own_values(conditionings):
+            return self._unet(scaled, t, **arguments, return_dict=False)[0].to(x.dtype)
+
+    @contextmanager
+    def _own_values(self, conditionings: Sequence[str]) -> Iterator[None]:
+        """Inside, cross-attention takes the values of these conditionings from `values`, where they have any."""
+        hooks = []
+        if self._values.keys() & set(conditionings):
+            texts = [self._arguments[conditioning]["encoder_hidden_states"] for conditioning in conditionings]
+            own = zip(conditionings, texts, strict=True)
+            values = torch.cat([self._values.get(conditioning, text) for conditioning, text in own])
+            blocks = [block for block in self._unet.modules() if isinstance(block, BasicTransformerBlock)]
+            hooks = [block.attn2.to_v.register_forward_pre_hook(lambda *_: (values,)) for block in blocks]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @contextmanager
     def _reading(self, x: Tensor, stage: Stage, objective: Objective) -> Iterator[GradientReader]:

@@ -20,7 +20,7 @@ from .request import Conditioner, Control, Request, UNetPass
 
 
 class Gligen:
-    """GLIGEN's gated layers (Li et al. 2023): phrases and boxes for the positive conditioning, none for the others.
+    """GLIGEN's gated layers (Li et al. 2023): phrases and boxes for the positive conditioning, and for its parts.
 
     beta is the share of the steps, from the start, in which the gates are open.
     """
@@ -42,7 +42,9 @@ class Gligen:
     def __call__(self, run: UNetPass) -> dict[str, Any]:
         if run.sigma <= self._closed_below:
             return {}
-        parts = [self._objects if name == "positive" else self._nothing for name in run.conditionings]
+        parts = [
+            self._objects if name.startswith(("positive", "part")) else self._nothing for name in run.conditionings
+        ]
         return {"cross_attention_kwargs": {"gligen": {key: torch.cat([p[key] for p in parts]) for key in parts[0]}}}
 
 

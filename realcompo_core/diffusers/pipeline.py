@@ -10,19 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, zip_longest
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from ..attention.losses import Objective, layout_guidance_loss
+from ..attention.losses import Objective
 from ..attention.targets import Targets, object_targets
 from ..errors import Cancelled, RealCompoError
 from ..guidance.balancer import Balancer
-from ..guidance.branch import Branch, GuidedBranch, branch_names
-from ..guidance.layout_guidance import LayoutGuidance, LayoutGuide, guidance_layers
+from ..guidance.branch import Branch, branch_names
+from ..guidance.latent_guidance import LatentGuidance, with_guidance
 from ..guidance.presets import DEFAULT, preset
 from ..guidance.schedule import Schedule
 from ..guidance.settings import BalanceSettings
@@ -31,7 +31,10 @@ from ..layout import Layout
 from ..layout.regions import covered_by_objects, region_maps, region_of
 from ..providers import LayoutProvider, get_provider
 from ..sampling.samplers import SAMPLERS
-from .branch import RegionalPhrase, UNetBranch
+from ..text.composition import Part, layout_parts, split_prompt
+from ..text.structured import structured_values
+from ..text.tokens import prompt_spans
+from .branch import ComposedPart, RegionalPhrase, UNetBranch
 from .conditioners import conditioners
 from .controlnet import control_networks
 from .latents import decode
@@ -58,31 +61,53 @@ class Output:
 
 @dataclass(frozen=True)
 class Guided:
-    """A pipeline, and what makes it follow a layout besides its own network (docs/method.md, R9 and R11).
+    """A pipeline, and what makes it follow a layout or its prompt besides its own network (docs/method.md, R9 to R14).
 
-    layout_guidance: its latent is moved by Layout Guidance. phrase_strength: above 0, each object's phrase is a prompt
-    of its own in the object's region; their predictions are averaged with the whole prompt's, which has weight 1.
+    layout_guidance: its latent is moved by Layout Guidance, or by another method: `AttendAndExcite` or `BoxDiff` (R12).
+    phrase_strength: above 0, each object's phrase is a prompt of its own in the object's region; their predictions are
+    averaged with the whole prompt's, which has weight 1 (R11). composed: Composable Diffusion (R13) of the prompt's
+    parts (`text.composition.split_prompt`), or of the layout's phrases. structured: Structured Diffusion (R14) with the
+    layout's phrases.
     """
 
     pipeline: DiffusionPipeline
-    layout_guidance: LayoutGuidance | None = None
+    layout_guidance: LatentGuidance | None = None
     phrase_strength: float = 0.0
+    composed: Literal["prompt", "layout"] | None = None
+    structured: bool = False
 
     def __post_init__(self):
+        if self.composed not in (None, "prompt", "layout"):
+            raise RealCompoError(f"composed is {self.composed!r}: choose prompt, layout or None")
+        if self.composed and self.phrase_strength:
+            raise RealCompoError("composed and phrase_strength both say what becomes of phrases: give one of them")
+        if self.composed and self.structured:
+            raise RealCompoError("composed runs the prompt's parts, and structured the whole prompt: give one of them")
         if not 0 <= self.phrase_strength < float("inf"):
             raise RealCompoError(f"phrase_strength is {self.phrase_strength}: it is a number from 0 up")
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether the pipeline does anything of its own when it is sampled by itself."""
+        return self.layout_guidance is not None or self.composed is not None or self.structured
+
+    @property
+    def reads_layout(self) -> bool:
+        """Whether anything that the pipeline does, sampled by itself, depends on a layout."""
+        looks = self.layout_guidance is not None and not self.layout_guidance.seen(Layout(())).objects
+        return looks or self.composed == "layout" or self.structured or self.phrase_strength > 0
 
 
 class RealCompoPipeline:
     """A fidelity pipeline and one or more spatial ones, balanced. The UNets stay theirs: nothing is copied.
 
-    A spatial pipeline has GLIGEN's gated layers, or ControlNets, or is `Guided`. A single one with Layout Guidance is
+    A spatial pipeline has GLIGEN's gated layers, or ControlNets, or is `Guided`. A single one that `stands_alone` is
     sampled by itself. Raises BranchMismatchError where the pipelines cannot denoise the same latent.
     """
 
     def __init__(self, *models: DiffusionPipeline | Guided):
         self._models = [model if isinstance(model, Guided) else Guided(model) for model in models]
-        if len(models) < 2 and not any(model.layout_guidance for model in self._models):
+        if len(models) < 2 and not any(model.stands_alone for model in self._models):
             raise RealCompoError("no spatial pipeline was given: RealCompoPipeline(fidelity, spatial)")
         self.pipelines = tuple(model.pipeline for model in self._models)
         for other in self.pipelines[1:]:
@@ -128,14 +153,14 @@ class RealCompoPipeline:
     ) -> Output:
         """One picture a prompt.
 
-        layout: one, or one a prompt; None asks `provider` (an object or a name). guidance_scale: one, or one a branch.
-        Item b of the batch draws its noise from `seed + b` and does not depend on the other items (but for prompts over
-        77 tokens: all are encoded in as many chunks as the longest needs). `controls`: what the pipelines' ControlNets
-        are shown, in the order of the pipelines. `beta`, 0 to 1, is how strongly the layout acts on the spatial
-        branches: the share of the steps, from the start, in which GLIGEN's gates are open; a factor of the strengths of
-        ControlNets, of Layout Guidance and of regional phrases. `balance`: settings, or the name of a preset (fast,
-        balanced, which is the default, or best). `layers`: see `UNetAttention.choose`.
-        `include_adjectives` lets an object's adjectives be attended to as well as its noun.
+        layout: one, or one a prompt; None asks `provider` (an object or a name) where anything depends on it.
+        guidance_scale: one, or one a branch. Item b of the batch draws its noise from `seed + b` and does not depend on
+        the other items (but for prompts over 77 tokens: all are encoded in as many chunks as the longest needs).
+        `controls`: what the pipelines' ControlNets are shown, in the order of the pipelines. `beta`, 0 to 1, is how
+        strongly the layout acts on the spatial branches: the share of the steps, from the start, in which GLIGEN's
+        gates are open; a factor of the strengths of ControlNets, of Layout Guidance and of regional phrases. `balance`:
+        settings, or the name of a preset (fast, balanced, which is the default, or best). `layers`: see
+        `UNetAttention.choose`. `include_adjectives` lets an object's adjectives be attended to as well as its noun.
         `progress(done, steps)` is called after each step; `cancelled()` is asked before each, and makes this raise
         Cancelled.
         """
@@ -179,6 +204,8 @@ class RealCompoPipeline:
 
     def _layouts(self, prompts, layout, provider, size: tuple[int, int]) -> list[Layout]:
         """One a prompt. size: width and height."""
+        if layout is None and len(self._models) == 1 and not self._models[0].reads_layout:
+            return [Layout(())] * len(prompts)
         if layout is None:
             provider = get_provider(provider) if isinstance(provider, str) else provider
             return [provider.propose(prompt, size) for prompt in prompts]
@@ -187,7 +214,7 @@ class RealCompoPipeline:
             raise RealCompoError(f"{len(layouts)} layouts for {len(prompts)} prompts: give one, or one a prompt")
         return [item.validate() for item in layouts]
 
-    def layout_guidance(self, balance: BalanceSettings) -> list[LayoutGuidance | None]:
+    def layout_guidance(self, balance: BalanceSettings) -> list[LatentGuidance | None]:
         """What moves each branch's latent in a run with these settings: its own, or else theirs; None for nothing."""
         return [balance.layout_guidance_of(k, model.layout_guidance) for k, model in enumerate(self._models)]
 
@@ -261,13 +288,19 @@ def build_branch(
         targets and Objective(attention.choose(request.layers), targets),
         regional_phrases(pipeline, request, chunks, model.phrase_strength * request.beta),
         unguided_below,
+        composed_parts(pipeline, request, chunks, model.composed) if model.composed else (),
+        values_of_phrases(pipeline, request, chunks, positive) if model.structured else None,
     )
-    if model.layout_guidance is None or targets is None:
+    guidance = model.layout_guidance
+    if guidance is None:
         return branch
-    objective = Objective(guidance_layers(attention.layers), targets, layout_guidance_loss)
-    settings = model.layout_guidance.over(len(request.sigmas) - 1)
-    settings = replace(settings, scale=settings.scale * request.beta)
-    return GuidedBranch(branch, LayoutGuide(settings), objective, Schedule(request.sigmas))
+    guidance = replace(guidance, scale=guidance.scale * request.beta)
+    seen = located(pipeline, replace(request, layouts=[guidance.seen(layout) for layout in request.layouts]))
+    if seen is None:
+        return branch
+    attention = UNetAttention(pipeline.unet)
+    chosen, schedule = attention.choose(request.layers), Schedule(request.sigmas)
+    return with_guidance(branch, guidance, attention.layers, chosen, seen, schedule)
 
 
 def located(pipeline: DiffusionPipeline, request: Request) -> Targets | None:
@@ -296,6 +329,34 @@ def regional_phrases(
         weight = torch.stack([weight.float() for weight in weights])[:, None].to(pipeline.device)
         found.append(RegionalPhrase(text_conditioning(pipeline, texts, chunks, request.size), weight))
     return found
+
+
+def composed_parts(
+    pipeline: DiffusionPipeline, request: Request, chunks: int, of: Literal["prompt", "layout"]
+) -> list[ComposedPart]:
+    """The n-th part of each prompt; where a prompt has fewer, the whole prompt without weight."""
+    each = [
+        layout_parts(layout) if of == "layout" else split_prompt(prompt)
+        for prompt, layout in zip(request.prompts, request.layouts, strict=True)
+    ]
+    found = []
+    for parts in zip_longest(*each):
+        known = [part or Part(prompt, 0.0) for part, prompt in zip(parts, request.prompts, strict=True)]
+        arguments = text_conditioning(pipeline, [part.text for part in known], chunks, request.size)
+        weight = torch.tensor([part.weight for part in known], device=pipeline.device)[:, None, None, None]
+        found.append(ComposedPart(arguments, weight))
+    return found
+
+
+def values_of_phrases(pipeline: DiffusionPipeline, request: Request, chunks: int, positive: dict[str, Any]) -> Tensor:
+    """(B, T, d): the values of Structured Diffusion for each prompt, by the phrases of its layout."""
+    chunk, found = pipeline.tokenizer.model_max_length, []
+    for prompt, layout, whole in zip(request.prompts, request.layouts, positive["encoder_hidden_states"], strict=True):
+        spans = prompt_spans(pipeline.tokenizer, prompt, [item.phrase for item in layout.objects], chunk)
+        texts = [span.text for span in spans]
+        alone = text_conditioning(pipeline, texts, chunks, request.size)["encoder_hidden_states"] if texts else []
+        found.append(structured_values(whole, alone, spans, chunk))
+    return torch.stack(found)
 
 
 def _check_settings(sampler: str, steps: int, beta: float) -> None:

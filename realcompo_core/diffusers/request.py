@@ -63,8 +63,8 @@ class Request:
 class UNetPass(NamedTuple):
     """One pass of a UNet: B items of each of `conditionings` in a batch.
 
-    "positive", "negative" and "phrase N" are what a branch runs. sample: all their latents, scaled for the network.
-    text: the text arguments that the UNet gets.
+    "positive", "negative", "phrase N" and "part N" are what a branch runs. sample: all their latents, scaled for the
+    network. text: the text arguments that the UNet gets.
     """
 
     conditionings: Sequence[str]

@@ -1,7 +1,7 @@
 """The balancer: K branches denoise one latent, and per-pixel coefficients that attention maps drive mix them.
 
-The maths is in `mixing.py`, the rule by which coefficients move in `guide.py`; `Balancer` is the state around them, and
-has the two modes (docs/method.md, R7). Letters as in `mixing.py`.
+The maths is in `mixing.py`, the rule by which coefficients move in `coefficient_guide.py`; `Balancer` is the state
+around them, and has the two modes (docs/method.md, R7). Letters as in `mixing.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import Tensor
 from ..attention.reading import Gradient
 from ..errors import RealCompoError
 from ..sampling.samplers import Step
-from .branch import Branch, branch_names
-from .guide import Answers, CoefficientGuide, Guide
+from .branch import Branch, GuidedBranch, branch_names
+from .coefficient_guide import CoefficientGuide
+from .guide import Answers, Guide
 from .mixing import (
     FIDELITY,
     Estimates,
@@ -76,6 +77,7 @@ class Balancer:
         if not sources or not set(sources) <= set(range(K)):
             raise RealCompoError(f"sources is {sources}: choose branches from 0 to {K - 1}, or None for all")
         self.trace.sources = sources
+        self.trace.guides = {b.name: b.guided_by for b in self.branches if isinstance(b, GuidedBranch)}
         if self._empty:
             which = "The layout has" if len(self._seeds) == 1 else f"The layouts of items {self._empty} have"
             alone = branch_names(K)[FIDELITY]

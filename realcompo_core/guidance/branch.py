@@ -50,11 +50,19 @@ class Branch(Protocol):
 class GuidedBranch:
     """A branch with a guide of its own, which moves the latent down the gradient of an objective of its own (R9).
 
-    While the guide is due, maps are read and the latent moves; what is denoised is the moved latent.
+    While the guide is due, maps are read and the latent moves; what is denoised is the moved latent. guided_by: what
+    the guide is called in reports.
     """
 
-    def __init__(self, branch: Branch, guide: Guide, objective: Objective, schedule: Schedule):
-        self.name = branch.name
+    def __init__(
+        self,
+        branch: Branch,
+        guide: Guide,
+        objective: Objective,
+        schedule: Schedule,
+        guided_by: str = "Layout Guidance",
+    ):
+        self.name, self.guided_by = branch.name, guided_by
         self.acts_at, self.denoise, self.gradient = branch.acts_at, branch.denoise, branch.gradient
         self.denoise_with_gradient = branch.denoise_with_gradient
         self._guide, self._objective, self._schedule = guide, objective, schedule

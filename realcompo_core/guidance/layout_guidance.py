@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
+from ..attention.losses import Objective, layout_guidance_loss
 from ..attention.reading import Gradient
 from ..attention.source import Layer
+from ..attention.targets import Targets
 from ..errors import RealCompoError
+from ..layout import Layout
 from .schedule import Moment
 
 
@@ -35,6 +39,8 @@ class LayoutGuidance:
     reset: bool = True
     scale_steps: int | None = None
 
+    name: ClassVar[str] = "Layout Guidance"
+
     def __post_init__(self):
         if not 0 <= self.until <= 1:
             raise RealCompoError(f"until is {self.until}: it is a share of the steps, from 0 to 1")
@@ -49,6 +55,20 @@ class LayoutGuidance:
         if self.scale_steps is None:
             return self
         return replace(self, scale=self.scale * self.scale_steps / steps, scale_steps=None)
+
+    def seen(self, layout: Layout) -> Layout:
+        return layout
+
+    def objective(self, layers: Sequence[Layer], chosen: Sequence[Layer], targets: Targets) -> Objective:
+        return Objective(guidance_layers(layers), targets, layout_guidance_loss)
+
+    def guide(self, steps: int, movable: Tensor | None = None) -> LayoutGuide:
+        return LayoutGuide(self.over(steps), movable)
+
+    def told(self, whose: str) -> str:
+        moves = "one move" if self.iterations == 1 else f"up to {self.iterations} moves"
+        scale = f"scale {self.scale:g}" + (f" for {self.scale_steps} steps" if self.scale_steps else "")
+        return f"{moves} of {whose} latent a step until {self.until:.0%} of them, {scale}"
 
 
 class LayoutGuide:

@@ -153,8 +153,8 @@ class TraceReport:
                 low, high = (f"{size:.2g}" for size in (min(sizes), max(sizes)))
                 by = low if low == high else f"{low} to {high}"
                 sentences.append(
-                    f"Layout Guidance moved the latent of the {name} branch in {named_steps(indices)}, by {by} (root "
-                    "mean square)."
+                    f"{self.trace.guides.get(name, 'Guidance')} moved the latent of the {name} branch in "
+                    f"{named_steps(indices)}, by {by} (root mean square)."
                 )
         return " ".join(sentences)
 

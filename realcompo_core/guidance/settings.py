@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..errors import RealCompoError
-from .layout_guidance import LayoutGuidance
+from .latent_guidance import LatentGuidance
 from .mixing import RegionWeights
 from .schedule import Schedule
 
@@ -33,7 +33,8 @@ class BalanceSettings:
         None for all.
     guided_until: share of the steps after which no branch is guided, so that unconditional estimates are left out
         (Kynkäänniemi et al. 2024). Where nothing is balanced (a single branch, no objects), all steps are guided.
-    layout_guidance: moves the latent of each spatial branch that has no Layout Guidance of its own (R9); None: of none.
+    layout_guidance: Layout Guidance (R9), or another method that moves latents (R12), of each spatial branch that has
+        none of its own; None: of none.
     fixed: instead of dynamic weights, a (K,) or (K, h, w) tensor, RegionWeights (one value on the objects, one
         elsewhere), or a function from progress 0..1 to one of these, such as WeightSchedule. It takes precedence over
         t0 and t1; a WeightSchedule has its own.
@@ -50,7 +51,7 @@ class BalanceSettings:
     sources: tuple[int, ...] | Literal["spatial"] | None = None
     fixed: Weights | Callable[[float], Weights] | None = None
     guided_until: float = 1.0
-    layout_guidance: LayoutGuidance | None = None
+    layout_guidance: LatentGuidance | None = None
 
     def __post_init__(self):
         for name, allowed in (
@@ -68,7 +69,7 @@ class BalanceSettings:
         if isinstance(self.fixed, RegionWeights) and not all(0 <= share <= 1 for share in self.fixed):
             raise RealCompoError(f"fixed is {self.fixed}: the weights inside and outside are shares, from 0 to 1")
 
-    def layout_guidance_of(self, branch: int, own: LayoutGuidance | None) -> LayoutGuidance | None:
+    def layout_guidance_of(self, branch: int, own: LatentGuidance | None) -> LatentGuidance | None:
         """What moves the latent of this branch, by its index; own: what it has been given itself."""
         return self.layout_guidance if own is None and branch > 0 else own
 

@@ -39,7 +39,7 @@ class Trace:
 
     phrases: for each item of the batch, a phrase for each of its G maps. note: what the user should know, or empty.
     objects: for each item, the indices of the layout's objects that share each map; without it, map g is object g's.
-    sources: the branches whose maps are to be read; None for all.
+    sources: the branches whose maps are to be read; None for all. guides: by the branch, what moves its latent.
     """
 
     branches: tuple[str, ...]
@@ -48,6 +48,7 @@ class Trace:
     note: str = ""
     objects: list[list[list[int]]] = field(default_factory=list)
     sources: tuple[int, ...] | None = None
+    guides: dict[str, str] = field(default_factory=dict)
 
     @property
     def by_step(self) -> list[TraceStep]:

@@ -31,6 +31,13 @@ class TokenGroup(NamedTuple):
     objects: list[int]
 
 
+class TokenSpan(NamedTuple):
+    """A part of a prompt, and the indices of its tokens."""
+
+    text: str
+    tokens: list[int]
+
+
 def strip_weights(prompt: str) -> str:
     """The text that is encoded where a host takes "(x:1.2)", "(x)", "((x))" and "[x]" for weights; "\\(" gives "(".
 
@@ -94,6 +101,26 @@ def phrase_indices(
     return [sorted({i for span in words for i in _tokens_under(span, pieces)}) for words in spans]
 
 
+def phrase_spans(pieces: Sequence[tuple[str, list[int]]], phrases: Sequence[str]) -> list[TokenSpan]:
+    """Each phrase as it stands in the prompt, from its first adjective to its head noun, if these are several words.
+
+    `pieces` as in `phrase_indices`. A phrase of one word, or one that stands there already, has no span of its own.
+    """
+    text = "".join(piece for piece, _ in pieces)
+    found = {}
+    for match in match_phrases(phrases, text):
+        start, end = min(start for start, _ in match.words), max(end for _, end in match.words)
+        if len(split_words(text[start:end])) > 1:
+            found[start, end] = TokenSpan(text[start:end], _tokens_under((start, end), pieces))
+    return list(found.values())
+
+
+def prompt_spans(tokenizer: Callable, prompt: str, phrases: Sequence[str], chunk: int = CHUNK) -> list[TokenSpan]:
+    """`phrase_spans` of a prompt without weights."""
+    pieces = _number_pieces(_split_pieces(tokenizer, _plain(prompt, weights=False)), chunk)
+    return phrase_spans(pieces, phrases)
+
+
 def number_tokens(counts: Sequence[int], chunk: int = CHUNK) -> list[list[int]]:
     """Indices in the conditioning sequence of consecutive pieces of `counts` tokens each."""
     numbered = []
@@ -102,6 +129,15 @@ def number_tokens(counts: Sequence[int], chunk: int = CHUNK) -> list[list[int]]:
         numbered.append([i // (chunk - 2) * chunk + 1 + i % (chunk - 2) for i in range(start, start + count)])
         start += count
     return numbered
+
+
+def text_columns(tokens: int) -> list[int]:
+    """Indices among so many of all but the first and the last of each sequence: those of prompt, end and padding.
+
+    A number that is no multiple of CLIP's 77 is one sequence.
+    """
+    chunk = tokens if tokens % CHUNK else CHUNK
+    return [i for i in range(tokens) if 0 < i % chunk < chunk - 1]
 
 
 def token_groups(indices: Sequence[Sequence[int]]) -> list[TokenGroup]:

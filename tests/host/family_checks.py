@@ -44,13 +44,16 @@ from random_weights import gated_layers, randomise  # noqa: E402
 
 NODES = asyncio.run(load_nodes())
 guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
+composition = importlib.import_module("realcompo_pack.nodes.host.composed")
 
 from realcompo_core.errors import BranchMismatchError  # noqa: E402
+from realcompo_core.guidance.attend_and_excite import AttendAndExcite, BoxDiff  # noqa: E402
 from realcompo_core.guidance.layout_guidance import LayoutGuidance  # noqa: E402
 from realcompo_core.guidance.mixing import layout_coefficients  # noqa: E402
 from realcompo_core.guidance.settings import BalanceSettings  # noqa: E402
 from realcompo_core.layout import Layout, LayoutObject  # noqa: E402
 from realcompo_core.layout.regions import covered_by_objects  # noqa: E402
+from realcompo_core.text.composition import Part  # noqa: E402
 
 torch.set_num_threads(1)
 PROMPT = "a corgi to the left of a teddy bear"
@@ -296,6 +299,30 @@ def check_layout_guidance_alone_and_balanced():
         found, trace = balanced(name, guidance=GUIDANCE, mode=mode, t1=1.0)
         assert trace.steps[0].moves[0, 1] > 0 and trace.read_steps[0].losses.isfinite().all()
         assert different(found, alone)
+
+
+def check_attend_and_excite_and_boxdiff_with_a_controlnet_and_a_batch():
+    for kind in (AttendAndExcite, BoxDiff):
+        for name in ("SD15", "SDXL"):
+            spatial = controlled(name, CONTROLS[name])
+            found, trace = balanced(name, spatial, guidance=kind(scale=3.0, most=1), alone=True)
+            assert (trace.steps[0].moves > 0).all() and different(found, own(name, spatial))
+
+
+def check_composable_and_structured_diffusion():
+    """One part that is the prompt changes nothing, with a ControlNet too; parts and phrases of their own do."""
+    for name in ("SD15", "SDXL"):
+        model, clip, spatial = MODELS[name][1], CLIPS[name], controlled(name, CONTROLS[name])
+
+        def sampled(model, spatial=spatial, name=name):
+            return own(name, spatial, models=(model, model), batch=2)
+
+        with torch.inference_mode():
+            same = composition.composed(model, clip, [Part(PROMPT)])
+            parts = composition.composed(model, clip, [Part("a corgi"), Part("a teddy bear", 0.5)])
+            phrases = composition.structured(model, clip, PROMPT, ["a corgi", "a teddy bear"])
+        torch.testing.assert_close(sampled(same), sampled(model), rtol=1e-3, atol=1e-3)
+        assert different(sampled(parts), sampled(model)) and different(sampled(phrases), sampled(model))
 
 
 def check_half_precision():

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 # isort: off
-from bundled import CLIP, LAYOUT, MODEL, NEGATIVE, POSITIVE, UNET, branch, control_net, guiders, memory, noise_levels
+from bundled import (
+    CLIP,
+    LAYERS,
+    LAYOUT,
+    MODEL,
+    NEGATIVE,
+    POSITIVE,
+    UNET,
+    branch,
+    control_net,
+    guiders,
+    memory,
+    noise_levels,
+)
 from bundled import run_checks, shapes, sources
 
 import comfy.model_management
@@ -12,7 +25,8 @@ import comfy.samplers
 import numpy as np
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from realcompo_core.errors import RealCompoError
+from realcompo_core.errors import PhraseNotInPromptError, RealCompoError
+from realcompo_core.guidance.attend_and_excite import AttendAndExcite, BoxDiff
 from realcompo_core.guidance.branch import GuidedBranch
 from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.settings import BalanceSettings
@@ -22,6 +36,7 @@ from realcompo_core.layout import Layout
 CFG = 3.0
 SETTINGS = LayoutGuidance(scale=2.0, threshold=0.3, iterations=2, until=0.7)
 TOKENS = (3, 10)  # of circle and square
+BALANCED = tuple(layer.name.removesuffix(".transformer_blocks.0.attn2") for layer in LAYERS)
 READ = ("middle_block.1", "output_blocks.0.1", "output_blocks.1.1")  # the middle, and the decoder at half the side
 SAMPLERS = ["euler", "euler_ancestral", "heun", "dpm_2", "lms", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc", "ddim"]
 SAMPLERS += ["euler_cfg_pp", "euler_ancestral_cfg_pp", "dpmpp_2m_cfg_pp"]
@@ -92,6 +107,40 @@ class Plain:
             for found in maps:
                 total += sum((1 - (m[token] * region).sum() / m[token].sum()) ** 2 for m in found) / len(found)
         return total / (len(TOKENS) * len(READ))
+
+    def excitation(self, x, sigma):
+        """Attend-and-Excite's loss on the maps at half the side, and BoxDiff's, whose sums are over both objects."""
+        maps = []
+
+        def read(module, args, kwargs):
+            q, k = module.to_q(args[0]), module.to_k(kwargs["context"])
+            q, k = (t.unflatten(-1, (module.heads, -1)).transpose(1, 2) for t in (q, k))
+            maps.append((q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)[0].mT.unflatten(-1, half(x)).mean(0))
+
+        layers = [UNET.get_submodule(f"{name}.transformer_blocks.0.attn2") for name in BALANCED]
+        hooks = [layer.register_forward_pre_hook(read, with_kwargs=True) for layer in layers]
+        self.noise(x, sigma, self.texts[0])
+        for hook in hooks:
+            hook.remove()
+        words = (100 * sum(maps) / len(maps))[1:-1].softmax(0)[[token - 1 for token in TOKENS]]
+        near = torch.exp(-torch.tensor([1.0, 0.0, 1.0]))
+        kernel = (near[:, None] * near / near.sum() ** 2)[None, None]
+        padded = torch.nn.functional.pad(words[None], (1, 1, 1, 1), mode="reflect")[0]
+        words = torch.nn.functional.conv2d(padded[:, None], kernel)[:, 0]
+        total = 0.0
+        for item, found in zip(LAYOUT.objects, words, strict=True):
+            inside = covered(item.box, *half(x)) >= 0.5
+            inner, outer = (
+                found[cells].topk(max(int(0.2 * cells.sum()), 1)).values.mean() for cells in (inside, ~inside)
+            )
+            total = total + 1 - inner + outer
+            for side in (0, 1):
+                wanted = inside.any(side)
+                first, last = int(wanted.nonzero()[0]), int(wanted.nonzero()[-1]) + 1
+                near = {i for edge in (first, last) for i in (edge - 1, edge, edge + 1) if 0 <= i < len(wanted)}
+                projected = found.max(side).values
+                total = total + sum((projected[i] - float(wanted[i])).abs() for i in near) / len(wanted)
+        return max(1 - found.max() for found in words), total
 
     def moved(self, x, sigma, progress, settings=SETTINGS, movable=1.0):
         loss, times = 1.0, 0
@@ -200,18 +249,64 @@ def check_settings_guide_a_spatial_branch_that_has_no_guidance_of_its_own():
     near(own, expected)
 
 
+def check_attend_and_excite_and_boxdiff_move_as_their_equations_say():
+    """One move at each of the first two of four steps, then the sampler of the host alone."""
+    for which, kind in enumerate((AttendAndExcite, BoxDiff)):
+        settings = kind(scale=2.0, most=0)
+
+        def loop(plain, x, sigmas, which=which):
+            for i, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+                if i < 2:
+                    at = x.clone().requires_grad_(True)
+                    with torch.enable_grad():
+                        (g,) = torch.autograd.grad(plain.excitation(at, sigma)[which], at)
+                    x = x - 2.0 * (1 - 0.5 * i / 3) ** 0.5 * (1 + sigma**2) * g
+                x = x + (following - sigma) * (x - plain.estimates(x, sigma)[0]) / sigma
+            return x
+
+        wanted = expected(loop, steps=4)
+        found, trace = guided(guidance=settings, steps=4)
+        near(found, wanted)
+        assert trace.guides == {"guided": settings.name}
+        balanced, _ = guided(guidance=settings, steps=4, other=MODEL, fixed=torch.tensor([0.0, 1.0]))
+        near(balanced, wanted)
+        unmoved, _ = guided(guidance=kind(scale=0.0), steps=4)
+        assert torch.equal(unmoved, guided(guidance=LayoutGuidance(scale=0.0), steps=4)[0])
+        assert (unmoved - wanted).abs().max() > 0.05 * wanted.abs().max()
+
+
+def check_attend_and_excite_looks_at_words_or_at_the_layouts_objects():
+    """And at nothing else: an empty layout has its words too, and a phrase that the prompt does not have is refused."""
+    phrases = tuple(item.phrase for item in LAYOUT.objects)
+    found, trace = guided(guidance=AttendAndExcite(), steps=3)
+    assert trace.steps[0].moves.min() > 0
+    named = AttendAndExcite(words=phrases)
+    assert torch.equal(guided(guidance=named, steps=3)[0], found)
+    empty = Layout((), prompt=LAYOUT.prompt)
+    assert torch.equal(guided(guidance=named, layout=empty, steps=3)[0], found)
+    assert not torch.equal(guided(guidance=AttendAndExcite(words=phrases[:1]), steps=3)[0], found)
+    try:
+        guided(guidance=AttendAndExcite(words=("a green star",)), steps=3)
+        raise AssertionError("was not refused")
+    except PhraseNotInPromptError as error:
+        assert "a green star" in str(error)
+
+
 def check_every_sampler_alone_and_balanced():
     """Two pictures that are not square, from a latent that is kept in part."""
     for sampler in SAMPLERS:
         for given in ({}, {"other": MODEL}):
             image = torch.linspace(-1, 1, 2 * 8 * 12 * 20).reshape(2, 8, 12, 20)
-            both = [
-                guided(sampler, LayoutGuidance(scale=scale, threshold=0.3, iterations=1, until=0.5), steps=3,
-                       image=image, denoise=0.7, **given)[0]
-                for scale in (2.0, 0.0)
-            ]  # fmt: skip
-            assert both[0].isfinite().all() and both[0].abs().max() < 20, sampler
-            assert (both[0] - both[1]).abs().max() > 1e-2, sampler
+            given |= {"image": image, "denoise": 0.7, "steps": 3}
+            unmoved, _ = guided(sampler, LayoutGuidance(scale=0.0), **given)
+            for guidance in (
+                LayoutGuidance(scale=2.0, threshold=0.3, iterations=1, until=0.5),
+                AttendAndExcite(scale=2.0, most=1),
+                BoxDiff(scale=2.0, most=1),
+            ):
+                found, _ = guided(sampler, guidance, **given)
+                assert found.isfinite().all() and found.abs().max() < 20, sampler
+                assert (found - unmoved).abs().max() > 1e-2, (sampler, guidance)
 
 
 def check_what_is_kept_of_a_latent_neither_moves_nor_changes():
