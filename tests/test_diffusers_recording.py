@@ -83,3 +83,43 @@ def test_a_batch_that_is_no_pair_is_refused(pipeline):
 def test_another_network_is_refused():
     with pytest.raises(RealCompoError, match="Linear has no cross-attention"), record(torch.nn.Linear(2, 2)):
         pass
+
+
+def drawn(pipeline, prompt=PROMPT, **given):
+    told = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent"}
+    return pipeline(prompt, generator=torch.Generator().manual_seed(0), **told | given).images
+
+
+@pytest.mark.parametrize("kind", ["fidelity", "sdxl"])
+def test_a_pipeline_tells_its_prompt_itself(tiny_pipelines, kind):
+    """The maps are those of its UNet with the prompt given, and the picture is as without; the newest run counts."""
+    pipeline = getattr(tiny_pipelines, kind)
+    with record(pipeline) as maps:
+        drawn(pipeline, "a green star")
+        found = drawn(pipeline)
+    with record(pipeline.unet, PROMPT, pipeline.tokenizer, steps=2) as wanted:
+        assert torch.equal(drawn(pipeline), found)
+    assert maps.branch().words == wanted.branch().words and maps.branch().steps == [0, 1]
+    assert maps.branch().maps.keys() == wanted.branch().maps.keys()
+    assert all(torch.equal(maps.branch().maps[key], own) for key, own in wanted.branch().maps.items())
+    square = maps.word("blue square")
+    assert square.shape == (1, *maps.branch().size)
+    torch.testing.assert_close(square[0], wanted.branch().word_maps([wanted.branch().find("blue square")])[0, 0])
+    assert maps.word("circle", step=1).shape == square.shape and "encode_prompt" not in vars(pipeline)
+    with pytest.raises(RealCompoError, match="'star' is not in the positive prompt"):
+        maps.word("star")
+
+
+def test_a_pipeline_without_guidance_and_with_a_batch(tiny_pipelines):
+    pipeline = tiny_pipelines.fidelity
+    with record(pipeline) as maps:
+        drawn(pipeline, [PROMPT] * 2, guidance_scale=1.0)
+    assert maps.branch().conditionings == ["positive"] and maps.word("circle").shape[0] == 2
+    with record(pipeline) as maps:
+        drawn(pipeline, negative_prompt="a heart", num_images_per_prompt=2)
+    assert maps.word("heart", "negative").shape[0] == 2
+    with pytest.raises(RealCompoError, match="2 different prompts"), record(pipeline):
+        drawn(pipeline, [PROMPT, "a green star"])
+    with pytest.raises(RealCompoError, match="a pipeline and a prompt"), record(pipeline, PROMPT):
+        pass
+    assert "encode_prompt" not in vars(pipeline)

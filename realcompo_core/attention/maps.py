@@ -235,6 +235,15 @@ class AttentionMaps:
                 return branch
         raise RealCompoError(f"no branch {name!r} was recorded; there is: {', '.join(b.name for b in self.recorded)}")
 
+    def word(self, phrase: str, conditioning: str = "positive", **chosen) -> Tensor:
+        """(B, H, W): the first branch's map of a word of the prompt, or of several in a row.
+
+        chosen: a layer, step or head (`BranchMaps.token_maps`). Raises RealCompoError for a phrase that the prompt does
+        not have.
+        """
+        branch = self.branch()
+        return branch.word_maps([branch.find(phrase, conditioning)], conditioning, **chosen)[:, 0]
+
     @property
     def nbytes(self) -> int:
         return sum(branch.nbytes for branch in self.branches)

@@ -33,6 +33,10 @@ class Recorder:
         self._counts: dict[str, int] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
 
+    def expect(self, prompts: Mapping[str, PromptWords | None]) -> None:
+        """Other prompts than those that were given at first, for what `begin` begins."""
+        self._prompts = dict(prompts)
+
     def kept(self, layers: Sequence[Layer]) -> list[Layer]:
         """The layers, among a source's `layers`, that are recorded."""
         return [layer for layer in layers if self.keep.layers != "decoder" or layer.part != "encoder"]
