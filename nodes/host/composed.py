@@ -9,6 +9,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
+from realcompo_core.errors import RealCompoError
 from realcompo_core.text.composition import Part
 from realcompo_core.text.structured import structured_values
 from realcompo_core.text.tokens import phrase_spans
@@ -30,8 +31,13 @@ def composed(model: Any, clip: Any, parts: Sequence[Part]) -> Any:
     """A clone of the model, whose positive prediction becomes D_∅ + Σ weight (D_i − D_∅) over the parts.
 
     So its guided prediction is D_∅ + Σ weight · cfg (D_i − D_∅), for any sampler. Each part takes the place of the
-    text in all positive conditionings, whose areas, masks and ControlNets it keeps.
+    text in all positive conditionings, whose areas, masks and ControlNets it keeps. Raises RealCompoError for a model
+    that is composed already.
     """
+    if composes(model.model_options):
+        raise RealCompoError(
+            "the model already has a Composable Diffusion: put all parts into one, or take one of them off"
+        )
     texts = [(_encoded(clip, part.text), part.weight) for part in parts]
     model = model.clone()
     former = model.model_options.get(FUNCTION, calculate)
@@ -42,7 +48,11 @@ def composed(model: Any, clip: Any, parts: Sequence[Part]) -> Any:
             return former(args)
         positive, negative = conds
         of_parts = [[_with_text(entry, text, args) for entry in positive] for text, _ in texts]
-        unconditional, *found = former({**args, "conds": [negative, *of_parts]})
+        if former is calculate:
+            unconditional, *found = former({**args, "conds": [negative, *of_parts]})
+        else:  # another pack's, which knows pairs
+            pairs = [former({**args, "conds": [part, negative]}) for part in of_parts]
+            unconditional, found = pairs[0][1], [part for part, _ in pairs]
         differences = (weight * (part - unconditional) for (_, weight), part in zip(texts, found, strict=True))
         return [unconditional + sum(differences), unconditional]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from bundled import CLIP, LAYOUT, MODEL, NEGATIVE, NODES, POSITIVE, PROMPT, UNET, control_net, guiders, noise_levels
 from bundled import run_checks
 
+import importlib
 import logging
 
 import comfy.sample
@@ -20,6 +21,9 @@ CFG = 3.0
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 SAMPLERS = ["euler", "euler_ancestral", "heun", "dpm_2", "lms", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc", "ddim"]
 SAMPLERS += ["euler_cfg_pp", "dpmpp_2m_cfg_pp", "lcm", "res_multistep"]
+
+
+calculate = importlib.import_module("realcompo_pack.nodes.host.joined_passes").calculate
 
 
 def encode(text):
@@ -72,6 +76,20 @@ def check_a_step_is_the_composable_equation():
 
     near(sampled(model, controlled(PROMPT)), composition(parts, controlled))
     near(sampled(composable("", layout=LAYOUT)), composition([("a red circle", 1.0), ("a blue square", 1.0)]))
+
+
+def check_another_packs_function_still_sees_pairs():
+    seen = []
+
+    def halved(args):
+        seen.append(len(args["conds"]))
+        positive, negative = calculate(args)
+        return [positive / 2, negative]
+
+    model = MODEL.clone()
+    model.set_model_sampler_calc_cond_batch_function(halved)
+    sampled(composable("a red circle | a blue square", model))
+    assert seen == [2, 2]
 
 
 def check_one_part_that_is_the_prompt_is_the_plain_sampler():
@@ -147,6 +165,11 @@ def check_what_does_not_fit_is_refused_or_told():
             raise AssertionError("was not refused")
         except RealCompoError as error:
             assert named in str(error)
+    try:
+        composable("a cat | a dog", composable("a cat | a dog"))
+        raise AssertionError("was not refused")
+    except RealCompoError as error:
+        assert "already" in str(error)
     told = []
     handler = logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())
