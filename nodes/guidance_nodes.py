@@ -13,6 +13,17 @@ from .types import LayoutGuidanceType
 AUTHORS = AttendAndExcite()
 
 
+def scale_input(default: float) -> io.Input:
+    return io.Float.Input(
+        "scale",
+        default=default,
+        min=0.0,
+        max=10000.0,
+        step=1.0,
+        tooltip="How far the latent moves: the loss is multiplied by it. 0 leaves it where it is.",
+    )
+
+
 class LayoutGuidanceNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -23,14 +34,7 @@ class LayoutGuidanceNode(io.ComfyNode):
             description="Any model follows a layout: its latent is moved until its attention falls into the boxes.",
             search_aliases=["training-free layout control", "attention guidance", "backward guidance", "box guidance"],
             inputs=[
-                io.Float.Input(
-                    "scale",
-                    default=authors.scale,
-                    min=0.0,
-                    max=10000.0,
-                    step=1.0,
-                    tooltip="How far the latent moves: the loss is multiplied by it. 0 leaves it where it is.",
-                ),
+                scale_input(authors.scale),
                 io.Float.Input(
                     "threshold",
                     default=authors.threshold,
@@ -86,14 +90,7 @@ class LayoutGuidanceNode(io.ComfyNode):
 def excitation_inputs() -> list[io.Input]:
     """What Attend-and-Excite and BoxDiff both have."""
     return [
-        io.Float.Input(
-            "scale",
-            default=AUTHORS.scale,
-            min=0.0,
-            max=10000.0,
-            step=1.0,
-            tooltip="How far the latent moves: the loss is multiplied by it. 0 leaves it where it is.",
-        ),
+        scale_input(AUTHORS.scale),
         io.Float.Input(
             "until",
             default=AUTHORS.until,

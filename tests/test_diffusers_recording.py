@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from realcompo_core.attention.maps import Keep
 from realcompo_core.diffusers import record
@@ -123,3 +124,11 @@ def test_a_pipeline_without_guidance_and_with_a_batch(tiny_pipelines):
     with pytest.raises(RealCompoError, match="a pipeline and a prompt"), record(pipeline, PROMPT):
         pass
     assert "encode_prompt" not in vars(pipeline)
+
+
+def test_a_pipeline_whose_prompt_or_network_is_not_known(tiny_pipelines):
+    with pytest.raises(RealCompoError, match="before the pipeline encoded a prompt"):
+        with record(tiny_pipelines.fidelity):
+            tiny_pipelines.fidelity.unet(torch.zeros(2, 4, 16, 16), 1, torch.zeros(2, 32, 128))
+    with pytest.raises(RealCompoError, match="DiffusionPipeline has no UNet"), record(DiffusionPipeline()):
+        pass

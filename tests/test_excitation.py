@@ -18,6 +18,7 @@ from realcompo_core.guidance.schedule import Moment, Schedule
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout
 from realcompo_core.sampling.samplers import euler
+from tests import test_balancer
 from tests.test_balancer import GROUPS, LAYER, SIZE, TinyBranch, start
 from tests.test_diffusers_adapter import LAYOUT, PROMPT, generate, with_scheduler
 
@@ -122,10 +123,10 @@ def test_boxdiff_by_hand():
 
 
 def attention_of(branch, x, sigma):
-    """(B, T − 1, h, w): all words but the first."""
+    """(B, T − 2, h, w): all words but the first and the last."""
     q, k = branch.queries_keys(x, sigma)
     maps = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1).mT.mean(1)
-    return maps[:, 1:].unflatten(-1, x.shape[-2:])
+    return maps[:, 1:-1].unflatten(-1, x.shape[-2:])
 
 
 def moved_as_in_the_authors_loop(branch, z, sigma, index, settings, slow):
@@ -149,11 +150,18 @@ def moved_as_in_the_authors_loop(branch, z, sigma, index, settings, slow):
     return z, moves + 1
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_is_the_authors_loop_item_by_item(method):
+@pytest.mark.parametrize(  # with refinements that end at once, on the way and at the limit
+    ("method", "seed", "refinements"),
+    [
+        ("attend_and_excite", 3, ((0.0, 0.4), (0.2, 0.6), (0.4, 0.8))),
+        ("boxdiff", 7, ((0.0, 0.3), (0.2, 0.9), (0.4, 0.97))),
+    ],
+)
+def test_a_run_is_the_authors_loop_item_by_item(monkeypatch, method, seed, refinements):
+    monkeypatch.setattr(test_balancer, "TOKENS", 6)  # one behind those of the objects, for the end of the text
     kind, slow = METHODS[method]
-    settings = kind(scale=0.6, most=4, refinements=((0.0, 0.3), (0.2, 0.9), (0.4, 0.97)))
-    branch = TinyBranch(3)
+    settings = kind(scale=0.6, most=4, refinements=refinements)
+    branch = TinyBranch(seed)
     branch.targets = object_targets([GROUPS], [lambda h, w: cells(BOXES, h, w)])
     guided = with_guidance(branch, settings, [LAYER], [LAYER], branch.targets, Schedule(SIGMAS))
     balancer = Balancer([guided], SIGMAS, [0, 1], torch.ones(2, *SIZE), BalanceSettings())
@@ -258,3 +266,17 @@ def test_words_take_the_place_of_the_layouts_objects(tiny_pipelines):
 def test_settings_that_cannot_be(wrong, named):
     with pytest.raises(RealCompoError, match=named):
         AttendAndExcite(**wrong)
+
+
+def test_maps_of_a_single_cell(tiny_pipelines):
+    """A picture so small that there is nothing to reflect at its border."""
+    plain = with_scheduler(tiny_pipelines.fidelity, "ddim")
+    told = {"steps": 2, "sampler": "euler", "layers": 2, "width": 16, "height": 16}
+    assert RealCompoPipeline(Guided(plain, layout_guidance=BoxDiff()))(PROMPT, LAYOUT, **told).latents.isfinite().all()
+
+
+def test_objects_among_all_columns():
+    targets = object_targets([[[2], [4, 5]], [[3]]], [lambda h, w: torch.ones(2, h, w)] * 2).among(range(1, 8))
+    assert targets.columns.tolist() == [list(range(1, 8))] * 2
+    found = [[[c for c, own in zip(range(1, 8), row, strict=True) if own] for row in item] for item in targets.members]
+    assert found == [[[2], [4, 5]], [[3], []]]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
 import torch
+from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
 from realcompo_core.errors import RealCompoError
@@ -79,7 +81,7 @@ def structured(model: Any, clip: Any, prompt: str, phrases: Sequence[str]) -> An
         return model
     whole, *alone = (_encoded(clip, text)[0][0] for text in (prompt, *(span.text for span in spans)))
     model = model.clone()
-    model.set_model_attn2_patch(_structured_patch(whole, structured_values(whole, alone, spans)))
+    model.set_model_attn2_patch(_structured_patch(whole, structured_values(whole, alone, spans), _Sampling(model)))
     return model
 
 
@@ -100,37 +102,42 @@ def _with_text(entry: dict, text: tuple[Tensor, dict], args: dict) -> dict:
     return {**entry, "model_conds": {**entry["model_conds"], **of_text}, "uuid": uuid4()}
 
 
-def _structured_patch(whole: Tensor, values: Tensor) -> Callable:
+def _structured_patch(whole: Tensor, values: Tensor, sampling: _Sampling) -> Callable:
     """For the host's cross-attention: items of a batch with the text `whole`, (T, d), take values from `values`."""
-    sampling = _Sampling()
+
+    @cache
+    def both(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return whole.to(device, dtype), values.to(device, dtype)
 
     def patch(q: Tensor, context: Tensor, value: Tensor, options: dict) -> tuple[Tensor, Tensor, Tensor]:
         if context.shape[1] % len(whole) or context.shape[2] != whole.shape[1]:
+            sampling.saw(torch.zeros(1, dtype=torch.bool, device=context.device))
             return q, context, value
         repeats = context.shape[1] // len(whole)  # the host repeats a text until it is as long as the others
-        own, mean = (text.to(context).repeat(repeats, 1) for text in (whole, values))
+        own, mean = (text.repeat(repeats, 1) for text in both(context.device, context.dtype))
         same = (context - own).abs().amax((1, 2), keepdim=True) <= SAME * own.abs().max()
-        sampling.saw(same, options)
+        sampling.saw(same)
         return q, context, torch.where(same, mean, value)
 
     return patch
 
 
 class _Sampling:
-    """Warns in a sampling's second step if the prompt was in no pass of the first one."""
+    """Whether the prompt was met in a sampling; told when that has ended, so that nothing waits for the device."""
 
-    def __init__(self):
-        self._in_first_step, self._met = False, True
+    def __init__(self, model: Any):
+        self._met: Tensor | None = None
+        model.add_callback(CallbacksMP.ON_PRE_RUN, self._begin)
+        model.add_callback(CallbacksMP.ON_CLEANUP, self._end)
 
-    def saw(self, same: Tensor, options: dict) -> None:
-        """same: for each item of a batch, whether it is the prompt. Waits for the device in the first step alone."""
-        sigmas, levels = options.get("sigmas"), options.get("sample_sigmas")
-        if sigmas is None or levels is None:
-            return
-        first = bool(sigmas[0] >= levels[0] * (1 - 1e-4))
-        if first:
-            self._met = (self._in_first_step and self._met) or bool(same.any())
-        elif not self._met:
-            self._met = True
+    def saw(self, same: Tensor) -> None:
+        """same: for each item of a batch, whether it is the prompt."""
+        self._met = same.any() if self._met is None else self._met | same.any()
+
+    def _begin(self, *_) -> None:
+        self._met = None
+
+    def _end(self, *_) -> None:
+        if self._met is not None and not self._met:
             warn_on_node([NOT_SAMPLED])
-        self._in_first_step = first
+        self._met = None

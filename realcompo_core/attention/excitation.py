@@ -32,7 +32,7 @@ def excited_maps(maps: Mapping[str, Tensor], targets: Targets) -> Tensor:
     weights = targets.members / targets.members.sum(-1, keepdim=True).clamp_min(1)
     words = torch.einsum("bgt,bthw->bghw", weights.to(won).expand(len(won), -1, -1), won)
     B, G = words.shape[:2]
-    padded = F.pad(words, (1, 1, 1, 1), mode="reflect")
+    padded = F.pad(words, (1, 1, 1, 1), mode="reflect" if min(words.shape[-2:]) > 1 else "replicate")
     return F.conv2d(padded.reshape(B * G, 1, *padded.shape[-2:]), _gaussian().to(words)).unflatten(0, (B, G))[:, :, 0]
 
 

@@ -31,18 +31,10 @@ class Targets:
         return self.members.any(-1)
 
     def among(self, columns: Sequence[int]) -> Targets:
-        """The same objects among these columns, and among their own."""
-        own = self.columns[self.members.any(1)].tolist()
-        columns = sorted({*columns, *own})
-        places = torch.tensor(columns)
-        members = torch.zeros(*self.members.shape[:2], len(places), dtype=self.members.dtype)
-        members = members.to(self.members.device)
-        for b, item in enumerate(self.columns.tolist()):
-            for c, column in enumerate(item):
-                if column in columns:
-                    members[b, :, columns.index(column)] += self.members[b, :, c]
-        every = places.expand(len(self.columns), -1).to(self.columns.device)
-        return replace(self, columns=every, members=members.clamp_max(1))
+        """The same objects among these columns, which have all of theirs. Does not wait for the device."""
+        every = torch.tensor(columns, device=self.columns.device).expand(len(self.columns), -1)
+        is_own = (self.columns[:, :, None] == every[:, None]).to(self.members)
+        return replace(self, columns=every, members=(self.members @ is_own).clamp_max(1))
 
     def shifted(self, tokens: int) -> Targets:
         """The same, where the prompt begins so many tokens later."""

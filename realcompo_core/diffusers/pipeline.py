@@ -66,8 +66,8 @@ class Guided:
     layout_guidance: its latent is moved by Layout Guidance, or by another method: `AttendAndExcite` or `BoxDiff` (R12).
     phrase_strength: above 0, each object's phrase is a prompt of its own in the object's region; their predictions are
     averaged with the whole prompt's, which has weight 1 (R11). composed: Composable Diffusion (R13) of the prompt's
-    parts (`text.composition.split_prompt`), or of the layout's phrases. structured: Structured Diffusion (R14) with the
-    layout's phrases.
+    parts (`text.composition.split_prompt`), or of the layout's phrases, guided in all steps. structured: Structured
+    Diffusion (R14) with the layout's phrases of several words; others change nothing.
     """
 
     pipeline: DiffusionPipeline
@@ -158,8 +158,8 @@ class RealCompoPipeline:
         the other items (but for prompts over 77 tokens: all are encoded in as many chunks as the longest needs).
         `controls`: what the pipelines' ControlNets are shown, in the order of the pipelines. `beta`, 0 to 1, is how
         strongly the layout acts on the spatial branches: the share of the steps, from the start, in which GLIGEN's
-        gates are open; a factor of the strengths of ControlNets, of Layout Guidance and of regional phrases. `balance`:
-        settings, or the name of a preset (fast, balanced, which is the default, or best). `layers`: see
+        gates are open; a factor of the strengths of ControlNets, of what moves latents and of regional phrases.
+        `balance`: settings, or the name of a preset (fast, balanced, which is the default, or best). `layers`: see
         `UNetAttention.choose`. `include_adjectives` lets an object's adjectives be attended to as well as its noun.
         `progress(done, steps)` is called after each step; `cancelled()` is asked before each, and makes this raise
         Cancelled.

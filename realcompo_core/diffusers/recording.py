@@ -47,6 +47,8 @@ def record(
             raise RealCompoError(
                 "record was given a pipeline and a prompt: the pipeline is told its prompt when it runs"
             )
+        if not hasattr(model, "unet"):
+            raise RealCompoError(f"{type(model).__name__} has no UNet: attention is recorded in SD1.x, SD2.x and SDXL")
         recording = _Recording(model.unet, name, keep or Keep(), lambda: model.num_timesteps)
         with _prompts_of(model, recording), recording:
             yield AttentionMaps([recording.branch])
@@ -94,6 +96,10 @@ class _Recording:
     def _begin_pass(self, unet: nn.Module, args: tuple, kwargs: dict) -> None:
         given = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | kwargs
         sample, conditionings = given["sample"], self._running.conditionings
+        if not conditionings:
+            raise RealCompoError(
+                "the network ran before the pipeline encoded a prompt: record the pipeline's whole call"
+            )
         if len(sample) % len(conditionings):
             raise RealCompoError(
                 f"a batch of {len(sample)} is not {' and '.join(conditionings)}: name the conditionings that the "
@@ -123,7 +129,7 @@ def _prompts_of(pipeline: DiffusionPipeline, recording: _Recording) -> Iterator[
         given = signature(own).bind(*args, **kwargs)
         given.apply_defaults()
         texts = given.arguments
-        kinds = ("negative", "positive") if texts["do_classifier_free_guidance"] else ("positive",)
+        kinds = ("negative", "positive") if texts.get("do_classifier_free_guidance", True) else ("positive",)
         prompts = {"positive": _single(texts["prompt"]), "negative": _single(texts.get("negative_prompt") or "")}
         recording.expect({kind: _words(pipeline.tokenizer, prompts[kind]) for kind in kinds})
         return own(*args, **kwargs)

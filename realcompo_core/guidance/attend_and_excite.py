@@ -31,7 +31,8 @@ class Excitation:
     scale: what the loss is multiplied by; it falls to scale · √½ until the last step. until: share of the steps, from
     the start, in which the latent moves. refinements: (share of the steps, attention) pairs. At the step that is so far
     from the start the latent moves on until each object's attention is that high: the largest there is, or with BoxDiff
-    the mean of the largest fifth inside of its region. most: the most of these additional moves in a step.
+    the mean of the largest fifth inside of its region. In a run of few steps several may fall on one: the last holds.
+    most: the most of these additional moves in a step.
     """
 
     scale: float = 20.0

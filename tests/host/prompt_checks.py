@@ -179,7 +179,9 @@ def check_what_does_not_fit_is_refused_or_told():
     assert not told
     for _ in range(2):
         sampled(model, encode("a green star"), steps=3)
-    assert sum("Structured Diffusion changes nothing" in text for text in told) == 2, told
+    sampled(model, [[encode(PROMPT)[0][0][:, :20], {}]], steps=1)  # a text of another length
+    sampled(model, steps=1)
+    assert sum("Structured Diffusion changes nothing" in text for text in told) == 3, told
     words = Layout((LayoutObject("a circle", (0.1, 0.1, 0.4, 0.4)),), prompt="the circle")
     assert structured(words) is MODEL and "more than one word" in told[-1]
 
