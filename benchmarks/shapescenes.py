@@ -97,6 +97,8 @@ def rows() -> list[Row]:
         Row("segmentation_balanced", best, "masks", system="segmentation"),
         Row("layout_guidance", fixed(1), system="v3"),
         *(Row(name, fixed(1), system=name) for name in ("attend_and_excite", "boxdiff", "composable", "structured")),
+        Row("superdiff", BalanceSettings(rule="superdiff", t1=1.0), options={"sampler": "ddpm"}),
+        Row("mix_0.5_ddpm", fixed(0.5), options={"sampler": "ddpm"}),
         Row("excited_balanced", best, system="v1_excited"),
         Row("v2_balanced", best, system="v2"),
         Row("v3_balanced", best, system="v3"),

@@ -196,11 +196,12 @@ class BalanceSettingsNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "rule",
-                    options=["rms", "max", "official"],
+                    options=["rms", "max", "official", "superdiff"],
                     default=best.rule,
                     extra_dict=ADVANCED,
                     tooltip="What a picture's gradient is divided by: its RMS, its maximum, or nothing (raw gradient "
-                    "times the official step).",
+                    "times the official step). superdiff reads no attention: two branches have one weight a picture, "
+                    "by which it is as likely under both; with ancestral and SDE samplers, and t1 at 1.",
                 ),
                 io.Float.Input(
                     "rate",

@@ -299,7 +299,7 @@ def generate(
     provider: ProviderOption = "rules",
     negative: NegativeOption = "",
     steps: Annotated[int, typer.Option(help="Sampling steps.", min=2)] = 50,
-    sampler: Annotated[Literal["plms", "ddim", "euler", "dpmpp_2m"], typer.Option(help="Sampler.")] = "plms",
+    sampler: Annotated[Literal["plms", "ddim", "euler", "dpmpp_2m", "ddpm"], typer.Option(help="Sampler.")] = "plms",
     cfg: Annotated[float, typer.Option(help="Guidance scale of both branches.")] = 7.5,
     seed: SeedOption = 0,
     size: SizeOption = "512x512",

@@ -87,6 +87,11 @@ class HostBranch:
         """Whether a positive conditioning of the whole picture acts at this noise level."""
         return whole_picture(self._guider.conds["positive"], sigma) is not None
 
+    @property
+    def conditional(self) -> Tensor | None:
+        """Known while the branch is watched."""
+        return self.estimates and self.estimates[0]
+
     def moved(self, x: Tensor, sigma: float) -> Tensor:
         return x
 

@@ -110,8 +110,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         opening = _OpenBranches(self, self._others, sampler, (noise, latent_image, denoise_mask, seed))
         try:
             samples = super().sample(noise, latent_image, opening, sigmas, denoise_mask, callback, disable_pbar, seed)
-            self._balancer.finish()
-            self._warn([*self.warnings, *self._of_steps, *self._skipped_networks()])
+            of_run = self._balancer.finish()
+            self._warn([*self.warnings, *self._of_steps, *self._skipped_networks(), *of_run])
             return samples
         finally:
             self._balancer, self._branches = None, []
@@ -130,7 +130,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         own = {**model_options, POST_CFG: model_options.get(POST_CFG, [])[: -len(asked)]} if asked else model_options
         self._branches[0].model_options = own
         for branch in self._branches:
-            branch.watch(bool(asked))
+            branch.watch(bool(asked) or self.settings.rule == "superdiff")
         mask = self._mask(timestep, model_options) if any(self._layout_guidance) else None
         denoised = self._denoised(x, sigma, mask)
         if asked:

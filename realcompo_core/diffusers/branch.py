@@ -69,6 +69,7 @@ class UNetBranch:
         self._conditioners, self._objective = list(conditioners), objective
         self._values = {} if values is None else {"positive": values}
         self._unguided_below = unguided_below
+        self.conditional: Tensor | None = None
         networks = [unet, *(network for conditioner in self._conditioners for network in conditioner.networks)]
         self._networks = networks
         self._blocks = [m for network in networks for m in network.modules() if isinstance(m, BasicTransformerBlock)]
@@ -86,12 +87,16 @@ class UNetBranch:
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         with torch.no_grad():
             if self._parts:
-                return self._denoised(x, self._composed(x, sigma), sigma)
+                self.conditional = self._denoised(x, self._composed(x, sigma), sigma)
+                return self.conditional
             if not self._is_guided(sigma):
                 output = self._with_phrases(self._run(x, sigma, ("positive",)), x, sigma)
-                return self._denoised(x, output, sigma)
+                self.conditional = self._denoised(x, output, sigma)
+                return self.conditional
             negative, positive = self._run(torch.cat([x, x]), sigma, ("negative", "positive")).chunk(2)
-            return self._denoised(x, self._guided(self._with_phrases(positive, x, sigma), negative), sigma)
+            positive = self._with_phrases(positive, x, sigma)
+            self.conditional = self._denoised(x, positive, sigma)
+            return self._denoised(x, self._guided(positive, negative), sigma)
 
     def gradient(self, x: Tensor, sigma: float, objective: Objective | None = None) -> Gradient:
         with self._reading(x, "lookahead", objective or self._objective) as reader:

@@ -30,7 +30,7 @@ from ..guidance.trace import Trace
 from ..layout import Layout
 from ..layout.regions import covered_by_objects, region_maps, region_of
 from ..providers import LayoutProvider, get_provider
-from ..sampling.samplers import SAMPLERS
+from ..sampling.samplers import SAMPLERS, STOCHASTIC
 from ..text.composition import Part, layout_parts, split_prompt
 from ..text.structured import structured_values
 from ..text.tokens import prompt_spans
@@ -43,6 +43,9 @@ from .request import Control, Request
 from .schedule import NoiseSchedule
 from .text_conditioning import count_chunks, phrase_groups, text_conditioning
 from .unet_attention import UNetAttention
+
+
+NOISE_SEED = 0xADD  # of the noise that samplers add: it must not repeat that of the initial latent
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ class RealCompoPipeline:
             return balancer(x, sigma, step)
 
         callback = (lambda i, *_: progress(i + 1, steps)) if progress else None
-        x = SAMPLERS[sampler](model, x, sigmas, callback) + balancer.moves
+        x = _sampler(sampler, seeds, x)(model, x, sigmas, callback) + balancer.moves
         balancer.finish()
         latents = self.schedules[0].parametrisation.scale_input(x, sigmas[-1])
         return Output(decode(self.pipelines[0], latents), layouts, balancer.trace, latents)
@@ -359,9 +362,21 @@ def values_of_phrases(pipeline: DiffusionPipeline, request: Request, chunks: int
     return torch.stack(found)
 
 
+def _sampler(name: str, seeds: Sequence[int], x: Tensor) -> Callable:
+    """The sampler of that name; the noise that it adds comes from each item's own seed."""
+    if name in SAMPLERS:
+        return SAMPLERS[name]
+    generators = [torch.Generator().manual_seed(seed ^ NOISE_SEED) for seed in seeds]
+
+    def noise() -> Tensor:
+        return torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
+
+    return partial(STOCHASTIC[name], noise=noise)
+
+
 def _check_settings(sampler: str, steps: int, beta: float) -> None:
-    if sampler not in SAMPLERS:
-        raise RealCompoError(f"sampler is {sampler!r}: choose one of {', '.join(SAMPLERS)}")
+    if sampler not in SAMPLERS | STOCHASTIC:
+        raise RealCompoError(f"sampler is {sampler!r}: choose one of {', '.join(SAMPLERS | STOCHASTIC)}")
     if steps < 1:
         raise RealCompoError(f"steps is {steps}: at least 1 is needed")
     if not 0 <= beta <= 1:

@@ -33,7 +33,15 @@ from .mixing import (
 )
 from .schedule import Moment, Schedule
 from .settings import BalanceSettings
+from .superdiff import EqualDensities
 from .trace import Trace, TraceStep
+
+
+NO_NOISE = (
+    "Rule superdiff follows densities along the noise that a sampler adds, and this one added none, so that the weights "
+    "are not those of the method: take an ancestral or SDE sampler (ddpm here, euler_ancestral or dpmpp_2m_sde in "
+    "ComfyUI)."
+)
 
 
 class Balancer:
@@ -73,11 +81,14 @@ class Balancer:
         self._previous: tuple | None = None  # w, D and gain of the last balanced evaluation
         self._answers = Answers()
         self._doubts: list[_Doubt] = []
+        self._densities = EqualDensities() if self.settings.rule == "superdiff" else None
         sources, K = self._sources(), len(self.branches)
         if not sources or not set(sources) <= set(range(K)):
             raise RealCompoError(f"sources is {sources}: choose branches from 0 to {K - 1}, or None for all")
         self.trace.sources = sources
         self.trace.guides = {b.name: b.guided_by for b in self.branches if isinstance(b, GuidedBranch)}
+        if self._densities is not None and self.settings.fixed is None and K > 1:
+            self._check_densities_known()
         if self._empty:
             which = "The layout has" if len(self._seeds) == 1 else f"The layouts of items {self._empty} have"
             alone = branch_names(K)[FIDELITY]
@@ -99,6 +110,8 @@ class Balancer:
         weights = self._given_weights(x, moment.progress)
         if weights is not None:
             return self._denoise_weighted(x, moment, weights)
+        if self._densities is not None:
+            return self._equally_dense(x, step, moment)
         if self._c is None:
             self._c = self._initial_coefficients(x)
         answers = self._answers.at(moment)
@@ -116,13 +129,45 @@ class Balancer:
         """(B, K, h, w) of the newest evaluation, on the CPU."""
         return self.trace.steps[-1].weights.cpu()
 
-    def finish(self) -> None:
-        """Brings the trace to the CPU. Raises RealCompoError that names branch and step if one was not finite.
+    def finish(self) -> list[str]:
+        """Brings the trace to the CPU. Returns what the run has shown and the user should know; the note has it too.
+
+        Raises RealCompoError that names branch and step if one was not finite.
 
         On the CPU that is raised in the step itself.
         """
         self.trace.steps[:] = [step.on_cpu() for step in self.trace.steps]
         self._look_at_doubts()
+        found = [NO_NOISE] if self._densities is not None and not self._densities.met_noise() else []
+        self.trace.note = " ".join(filter(None, [self.trace.note, *found]))
+        return found
+
+    def _equally_dense(self, x: Tensor, step: Step, moment: Moment) -> tuple[Tensor, Tensor | float]:
+        """The estimate mixed by SuperDiff's weights; there are no moves. Fidelity alone where a branch is silent."""
+        if len(self._acting) < 2:
+            return self._denoise_weighted(x, moment, self._possible(torch.full((len(x), 2, *x.shape[-2:]), 0.5, dtype=x.dtype)))
+        estimates, _ = self._denoise_all(x, moment)
+        conditional = [branch.conditional for branch in self.branches]
+        for branch, found in zip(self.branches, conditional, strict=True):
+            if found is None:
+                raise RealCompoError(
+                    f"branch {branch.name}: rule superdiff needs its estimate without guidance, and something has had "
+                    "the network skipped (a step cache, for instance): take that off this branch"
+                )
+        w = self._densities.weights(x, moment, step.sigma_next, estimates.D, torch.stack(conditional, 1))
+        w = self._possible(w.expand(-1, -1, *x.shape[-2:]))
+        self._record(moment, w)
+        return estimates.mixed(w)
+
+    def _check_densities_known(self) -> None:
+        """Raises RealCompoError for branches that SuperDiff's closed form is not for."""
+        if len(self.branches) != 2:
+            raise RealCompoError(f"rule superdiff mixes two branches, and there are {len(self.branches)}: take another")
+        for name, guided_by in self.trace.guides.items():
+            raise RealCompoError(
+                f"rule superdiff compares the branches at one latent, and {guided_by} moves that of the {name} branch: "
+                "take it off, or take another rule"
+            )
 
     def _one_pass(self, x, step, moment: Moment, updates: bool) -> tuple[Estimates, dict[int, Gradient]]:
         """What all branches say. c is moved by ∂L/∂x at the present x, which came from the previous mixing."""

@@ -26,6 +26,8 @@ class Branch(Protocol):
     """
 
     name: str
+    conditional: Tensor | None
+    """Its estimate without guidance, (B, C, h, w), of the newest `denoise`; None where that is not known."""
 
     def acts_at(self, sigma: float) -> bool:
         """Whether the branch has anything to say at noise level sigma. Where it has not, it is not run."""
@@ -62,11 +64,15 @@ class GuidedBranch:
         schedule: Schedule,
         guided_by: str = "Layout Guidance",
     ):
-        self.name, self.guided_by = branch.name, guided_by
+        self.name, self.guided_by, self._branch = branch.name, guided_by, branch
         self.acts_at, self.denoise, self.gradient = branch.acts_at, branch.denoise, branch.gradient
         self.denoise_with_gradient = branch.denoise_with_gradient
         self._guide, self._objective, self._schedule = guide, objective, schedule
         self._answers = Answers()
+
+    @property
+    def conditional(self) -> Tensor | None:
+        return self._branch.conditional
 
     def moved(self, x: Tensor, sigma: float) -> Tensor:
         moment = self._schedule.moment(sigma)

@@ -20,6 +20,7 @@ SCHEDULES = (CONSTANT, *SHAPES)
 MODES = ("one_pass", "lookahead", "fixed")
 FIXED_ONLY = ("spatial_weight", "spatial_weight_outside", "schedule")
 MOVING_ONLY = ("rule", "rate", "initial", "update_every", "update_until", "sources", "layers", "include_adjectives")
+MAPS_ONLY = tuple(name for name in MOVING_ONLY if name != "rule")  # which the rule superdiff does not have
 SCHEDULED = ("t0", "t1")  # which weights that never change do not have
 
 
@@ -69,7 +70,10 @@ def balance_settings(named: Mapping[str, Any]) -> BalanceSettings:
 def unused(named: Mapping[str, Any]) -> dict[str, Unused]:
     """The names of settings that do nothing beside the others, and why."""
     if named["mode"] != "fixed":
-        return dict.fromkeys(FIXED_ONLY, Unused("mode", named["mode"], "fixed"))
+        found = dict.fromkeys(FIXED_ONLY, Unused("mode", named["mode"], "fixed"))
+        if named["rule"] == "superdiff":
+            found |= dict.fromkeys(MAPS_ONLY, Unused("rule", "superdiff", "rms, max or official"))
+        return found
     found = dict.fromkeys(MOVING_ONLY, Unused("mode", "fixed", "one_pass or lookahead"))
     if named["schedule"] == CONSTANT:
         found |= dict.fromkeys(SCHEDULED, Unused("schedule", CONSTANT, "step, linear or cosine"))

@@ -23,7 +23,9 @@ class BalanceSettings:
     mode: `one_pass` reads the maps of the pass that the step needs anyway and credits the previous mixing; `lookahead`
         (the paper) reads them at a tentative next x and corrects this mixing.
     rule: the gradient is divided per sample by its maximum (`max`) or RMS (`rms`) and multiplied by `rate`, or taken
-        raw times the official ρ_t times `rate` (`official`).
+        raw times the official ρ_t times `rate` (`official`). `superdiff` reads no attention: two branches have one
+        weight an item, which keeps their densities equal (R15); it needs a sampler that adds noise, and leaves `rate`,
+        `initial`, `update_every`, `update_until` and `sources` unused.
     initial: coefficients start in favour of the spatial branches on the objects and of the fidelity branch elsewhere
         (`layout`), at 0 (`zero`: equal weights) or from N(0, 1) (`random`, the paper).
     t0: share of the steps, from the start, that use the spatial branches alone.
@@ -41,7 +43,7 @@ class BalanceSettings:
     """
 
     mode: Literal["one_pass", "lookahead"] = "one_pass"
-    rule: Literal["max", "rms", "official"] = "rms"
+    rule: Literal["max", "rms", "official", "superdiff"] = "rms"
     rate: float = 0.4
     initial: Literal["layout", "zero", "random"] = "layout"
     t0: float = 0.0
@@ -56,7 +58,7 @@ class BalanceSettings:
     def __post_init__(self):
         for name, allowed in (
             ("mode", ("one_pass", "lookahead")),
-            ("rule", ("max", "rms", "official")),
+            ("rule", ("max", "rms", "official", "superdiff")),
             ("initial", ("layout", "zero", "random")),
         ):
             if getattr(self, name) not in allowed:
@@ -64,6 +66,8 @@ class BalanceSettings:
         for name in ("t0", "t1", "update_until", "guided_until"):
             if not 0 <= getattr(self, name) <= 1:
                 raise RealCompoError(f"{name} is {getattr(self, name)}: it is a share of the steps, from 0 to 1")
+        if self.rule == "superdiff" and self.mode == "lookahead":
+            raise RealCompoError("rule superdiff is in closed form and has nothing to look ahead for: set mode one_pass")
         if self.update_every < 1:
             raise RealCompoError(f"update_every is {self.update_every}: it counts steps, from 1 up")
         if isinstance(self.fixed, RegionWeights) and not all(0 <= share <= 1 for share in self.fixed):

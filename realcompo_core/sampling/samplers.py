@@ -122,4 +122,13 @@ def dpmpp_2m(model: Model, x: Tensor, sigmas: list[float], callback: Callback | 
     return x
 
 
+def ddpm(
+    model: Model, x: Tensor, sigmas: list[float], callback: Callback | None = None, *, noise: Callable[[], Tensor]
+) -> Tensor:
+    """Ancestral sampling (Ho et al. 2020): DDIM with eta = 1. `noise` draws standard normal noise shaped like x."""
+    return ddim(model, x, sigmas, callback, eta=1.0, noise=noise)
+
+
 SAMPLERS = {"euler": euler, "ddim": ddim, "plms": plms, "dpmpp_2m": dpmpp_2m}
+STOCHASTIC = {"ddpm": ddpm}
+"""Those that add noise in each step, and are given it."""

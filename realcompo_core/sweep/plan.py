@@ -11,7 +11,7 @@ from ..errors import RealCompoError
 from ..guidance.layout_guidance import LayoutGuidance
 from ..guidance.named_settings import MODES, SCHEDULES, Unused, balance_settings, unused
 from ..guidance.presets import moves
-from ..sampling.samplers import SAMPLERS
+from ..sampling.samplers import SAMPLERS, STOCHASTIC
 
 Parse = Callable[[str], Any]
 """From a word to a value. Raises ValueError with what was expected."""
@@ -101,7 +101,7 @@ BALANCE: dict[str, Parse] = {
     "spatial_weight": share,
     "spatial_weight_outside": share,
     "schedule": one_of(*SCHEDULES),
-    "rule": one_of("rms", "max", "official"),
+    "rule": one_of("rms", "max", "official", "superdiff"),
     "rate": number,
     "initial": one_of("layout", "zero", "random"),
     "update_every": whole(1),
@@ -117,7 +117,7 @@ PIPELINE: dict[str, Parse] = {
     "cfg": not_negative,
     "steps": whole(1),
     "seed": whole(0),
-    "sampler": one_of(*SAMPLERS),
+    "sampler": one_of(*SAMPLERS, *STOCHASTIC),
     "layers": layers,
     "include_adjectives": yes_or_no,
     "negative": str,

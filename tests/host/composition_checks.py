@@ -43,13 +43,21 @@ def alone(model=MODEL, positive=POSITIVE, steps=3, mask=None, sampler="euler"):
         return guider.sample(noise, torch.zeros_like(noise), sampler, noise_levels(steps, model), mask, seed=1)
 
 
-def balanced(fidelity=(MODEL, POSITIVE), spatial=(MODEL, POSITIVE), steps=3, mask=None, layout=LAYOUT, **settings):
+def balanced(
+    fidelity=(MODEL, POSITIVE),
+    spatial=(MODEL, POSITIVE),
+    steps=3,
+    mask=None,
+    layout=LAYOUT,
+    sampler="euler",
+    **settings,
+):
     """Latents of a balanced run, and its guider."""
     with torch.inference_mode():
         branches = [guiders.BranchInput(model, positive, NEGATIVE, 3.0) for model, positive in (fidelity, spatial)]
         guider = guiders.BalancedGuider(branches, layout, CLIP, BalanceSettings(**settings))
         noise = comfy.sample.prepare_noise(torch.zeros(2, 8, 16, 16), 1)
-        sampler = comfy.samplers.sampler_object("euler")
+        sampler = comfy.samplers.sampler_object(sampler)
         levels = noise_levels(steps, fidelity[0])
         return guider.sample(noise, torch.zeros_like(noise), sampler, levels, mask, seed=1), guider
 
@@ -249,6 +257,21 @@ def check_step_caches():
             assert found.isfinite().all()
     _, guider = balanced(spatial=(cached, POSITIVE), steps=6, t1=1.0)  # a Lazy Cache leaves out whole predictions
     assert "spatial branch" in guider.trace.note and "skipped" in guider.trace.note, guider.trace.note
+
+
+def check_superdiff_with_samplers_that_add_noise():
+    """Both branches say the same where they are the same; a sampler without noise is told of."""
+    for sampler in ("euler_ancestral", "dpmpp_2m_sde", "dpmpp_sde", "dpm_2_ancestral", "ddpm", "lcm"):
+        found, guider = balanced(sampler=sampler, rule="superdiff", t1=1.0, steps=6)
+        assert not guider.trace.note, (sampler, guider.trace.note)
+        torch.testing.assert_close(found, alone(sampler=sampler, steps=6), rtol=1e-3, atol=1e-3)
+    other = MODEL, encoded(OTHER_PROMPT)
+    _, guider = balanced(spatial=other, sampler="euler_ancestral", rule="superdiff", t1=1.0, steps=6)
+    weights = torch.stack([step.weights[:, 0].mean((1, 2)) for step in guider.trace.by_step])
+    assert weights.std() > 1e-3, weights
+    for sampler in ("euler", "heun", "uni_pc"):
+        _, guider = balanced(spatial=other, sampler=sampler, rule="superdiff", t1=1.0, steps=6)
+        assert "ancestral" in guider.trace.note, (sampler, guider.trace.note)
 
 
 def check_a_compiled_model():
