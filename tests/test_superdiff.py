@@ -47,7 +47,8 @@ def run(sampler, batch=16, steps=400, **settings):
 
     branches = [Gaussian(-1.0, 0.6), Gaussian(1.0, 1.2)]
     sigmas = [*torch.logspace(math.log10(60), -2, steps, dtype=torch.float64).tolist(), 0.0]
-    balancer = Balancer(branches, sigmas, range(batch), torch.ones(batch, *SHAPE[1:]), BalanceSettings(t1=1, **settings))
+    objects, settings = torch.ones(batch, *SHAPE[1:]), BalanceSettings(t1=1, **settings)
+    balancer = Balancer(branches, sigmas, range(batch), objects, settings)
     x = sampler(balancer, 60 * noise(), sigmas, **({"noise": noise} if sampler is ddpm else {}))
     notes = balancer.finish()
     return x, branches, balancer, notes

@@ -44,7 +44,6 @@ from .schedule import NoiseSchedule
 from .text_conditioning import count_chunks, phrase_groups, text_conditioning
 from .unet_attention import UNetAttention
 
-
 NOISE_SEED = 0xADD  # of the noise that samplers add: it must not repeat that of the initial latent
 
 

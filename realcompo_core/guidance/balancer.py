@@ -36,10 +36,9 @@ from .settings import BalanceSettings
 from .superdiff import EqualDensities
 from .trace import Trace, TraceStep
 
-
 NO_NOISE = (
-    "Rule superdiff follows densities along the noise that a sampler adds, and this one added none, so that the weights "
-    "are not those of the method: take an ancestral or SDE sampler (ddpm here, euler_ancestral or dpmpp_2m_sde in "
+    "Rule superdiff follows densities along the noise that a sampler adds, and this one added none, so that the "
+    "weights are not those of the method: take an ancestral or SDE sampler (ddpm here, euler_ancestral or dpmpp_2m_sde in "
     "ComfyUI)."
 )
 
@@ -143,9 +142,10 @@ class Balancer:
         return found
 
     def _equally_dense(self, x: Tensor, step: Step, moment: Moment) -> tuple[Tensor, Tensor | float]:
-        """The estimate mixed by SuperDiff's weights; there are no moves. Fidelity alone where a branch is silent."""
+        """The estimate mixed by SuperDiff's weights; there are no moves. One branch alone where the other is silent."""
         if len(self._acting) < 2:
-            return self._denoise_weighted(x, moment, self._possible(torch.full((len(x), 2, *x.shape[-2:]), 0.5, dtype=x.dtype)))
+            equal = torch.full((len(x), 2, *x.shape[-2:]), 0.5, dtype=x.dtype)
+            return self._denoise_weighted(x, moment, self._possible(equal))
         estimates, _ = self._denoise_all(x, moment)
         conditional = [branch.conditional for branch in self.branches]
         for branch, found in zip(self.branches, conditional, strict=True):

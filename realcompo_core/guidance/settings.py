@@ -67,7 +67,7 @@ class BalanceSettings:
             if not 0 <= getattr(self, name) <= 1:
                 raise RealCompoError(f"{name} is {getattr(self, name)}: it is a share of the steps, from 0 to 1")
         if self.rule == "superdiff" and self.mode == "lookahead":
-            raise RealCompoError("rule superdiff is in closed form and has nothing to look ahead for: set mode one_pass")
+            raise RealCompoError("rule superdiff is in closed form and looks at nothing ahead: set mode one_pass")
         if self.update_every < 1:
             raise RealCompoError(f"update_every is {self.update_every}: it counts steps, from 1 up")
         if isinstance(self.fixed, RegionWeights) and not all(0 <= share <= 1 for share in self.fixed):

@@ -63,9 +63,7 @@ class EqualDensities:
         first = torch.where(known, wanted / torch.where(known, slope, 1), 0.5).clamp(0, 1)
         w = torch.stack([first, 1 - first], 1)[:, :, None, None]
         ahead = x + (1 - sigma_next / moment.sigma) * ((w.unsqueeze(2) * D).sum(1) - x)
-        self._newest = _Evaluation(
-            moment.index, x, lead, noise, ahead, difference, total, moment.sigma, sigma_next
-        )
+        self._newest = _Evaluation(moment.index, x, lead, noise, ahead, difference, total, moment.sigma, sigma_next)
         return w
 
     def met_noise(self) -> bool:
