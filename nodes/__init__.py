@@ -10,6 +10,7 @@ from . import (
     composition_nodes,
     conditioning_nodes,
     guidance_nodes,
+    inversion_nodes,
     layout_nodes,
     report_nodes,
     sampling_nodes,
@@ -28,6 +29,7 @@ MODULES = (
     report_nodes,
     sweep_nodes,
     attention_nodes,
+    inversion_nodes,
     shapescenes_nodes,
     train_nodes,
 )

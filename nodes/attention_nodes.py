@@ -22,8 +22,16 @@ from realcompo_core.attention.drawing import (
     sheet,
     threshold_mask,
 )
-from realcompo_core.attention.grounding_metrics import THRESHOLD, as_csv, grounding_table, layout_table, mask_target
-from realcompo_core.attention.maps import AttentionMaps, Keep, PromptWords
+from realcompo_core.attention.grounding_metrics import (
+    THRESHOLD,
+    as_csv,
+    differences,
+    grounding_table,
+    layout_table,
+    mask_target,
+    mean_of,
+)
+from realcompo_core.attention.maps import AttentionMaps, Keep, PromptWords, side_by_side
 from realcompo_core.attention.panel import write_panel
 from realcompo_core.attention.recorder import Recorder
 from realcompo_core.errors import RealCompoError
@@ -32,6 +40,7 @@ from realcompo_core.palettes import PALETTES
 
 from .host.connections import output_is_used
 from .host.folders import inside
+from .host.messages import show_on_node
 from .host.prompt_tokens import prompt_words
 from .host.recording import recorded
 from .schema import ADVANCED, schema
@@ -350,10 +359,51 @@ class GroundingMetrics(io.ComfyNode):
             for branch in attention_maps.recorded:
                 targets = [mask_target(branch, *pair) for pair in zip(phrases, masks.cpu(), strict=True)]
                 rows += grounding_table(branch, [targets], **axes)
-        means = [row for row in rows if row.layer == row.step == "all"]
-        share, iou = (float(np.mean([getattr(row, name) for row in means])) for name in ("share", "iou"))
+        share, iou = (mean_of(rows, name) for name in ("share", "iou"))
         table = as_csv(rows)
         return io.NodeOutput(table, share, iou, ui=ui.PreviewText(table))
+
+
+class CompareAttention(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoCompareAttention",
+            display_name="Compare Attention",
+            description="Two models' attention for the same prompt side by side: for the viewer, and in numbers.",
+            search_aliases=["compare models", "attention difference", "before and after fine-tuning"],
+            inputs=[
+                AttentionMapsType.Input("first", tooltip="From Record Attention or Invert Picture."),
+                AttentionMapsType.Input("second", tooltip="Of the other model, with the same prompt."),
+                io.String.Input("first_name", default="first", tooltip="What the first is called."),
+                io.String.Input("second_name", default="second", tooltip="What the second is called."),
+                io.Image.Input(
+                    "first_image", optional=True, tooltip="What was sampled, so that this runs after the sampler."
+                ),
+                io.Image.Input("second_image", optional=True, tooltip="The same for the second."),
+                LayoutType.Input("layout", optional=True, tooltip="Where the objects are, for the table."),
+            ],
+            outputs=[
+                AttentionMapsType.Output(
+                    "attention_maps", tooltip="Both, for Attention Map Viewer with axis branches."
+                ),
+                io.String.Output("table", tooltip="CSV: second minus first for each object; empty without a layout."),
+                io.Float.Output("share", tooltip="How much more attention falls inside the regions with the second."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, first, second, first_name, second_name, first_image=None, second_image=None, layout=None
+    ) -> io.NodeOutput:
+        maps = side_by_side(first, second, (first_name.strip(), second_name.strip()))
+        maps.layout = layout or maps.layout
+        if maps.layout is None or not maps.layout.objects:
+            return io.NodeOutput(maps, "", 0.0)
+        rows = differences(layout_table(maps))
+        share = mean_of(rows, "share")
+        show_on_node(f"Share of attention inside: {share:+.3f} from {maps.branches[0].name} to {maps.branches[1].name}")
+        return io.NodeOutput(maps, as_csv(rows), share)
 
 
 def _teller(node_id: str):
@@ -409,4 +459,4 @@ def _panel(cls, maps: AttentionMaps, image: torch.Tensor | None, phrases: list[s
     return {"filename": f"{name}.json", "subfolder": "", "type": "temp"}
 
 
-NODES = [RecordAttention, AttentionMapViewer, GroundingMetrics]
+NODES = [RecordAttention, AttentionMapViewer, GroundingMetrics, CompareAttention]

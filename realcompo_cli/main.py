@@ -59,6 +59,7 @@ class Axis(str, Enum):
     layers = "layers"
     steps = "steps"
     heads = "heads"
+    branches = "branches"
 
 
 app = typer.Typer(
@@ -483,6 +484,23 @@ def attention(
             show_default="the bundled one",
         ),
     ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another model, or a UNet folder such as TokenCompose's: its maps beside the first one's, and their "
+            "differences. For the bundled model: tokencompose.",
+            show_default=False,
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture that the prompt describes: its noise is found, and the maps are of drawing it again.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigOption = None,
     negative: NegativeOption = "",
     steps: Annotated[
@@ -500,7 +518,9 @@ def attention(
     ] = "",
     axis: Annotated[
         list[Axis] | None,
-        typer.Option(help="What a sheet compares; repeat for more sheets.", show_default="words"),
+        typer.Option(
+            help="What a sheet compares; repeat for more sheets.", show_default="words; branches with --compare"
+        ),
     ] = None,
     conditioning: Annotated[
         Literal["positive", "negative"], typer.Option(help="Whose words: the prompt's or the negative prompt's.")
@@ -535,16 +555,19 @@ def attention(
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("attention"),
 ) -> None:
-    """Draw with one model, and show what each word attends to while it draws.
+    """Draw with one model, or with two, and show what each word attends to while they draw.
 
     Example: realcompo attention "a red circle and a blue square" --words "red circle, square" --axis steps
+
+    Example: realcompo attention "a cat on a chair" --model sd15 --picture photo.png --compare tuned/unet
     """
     pixels = size_of(size) if size else None
     with kept_files(output) as files:
         with out.status("Loading the model"):
             from . import attention as recording
+            from .systems import read_picture
 
-            axes = [each.value for each in axis or [Axis.words]]
+            axes = [each.value for each in axis or [Axis.words if compare is None else Axis.branches]]
             own_steps, own_cfg = recording.defaults(model)
             wanted = recording.Wanted(
                 prompt=prompt,
@@ -560,19 +583,36 @@ def attention(
                 ),
                 view=recording.View(conditioning=conditioning, palette=palette),
                 layout=read_layout(layout) if layout else None,
+                picture=picture and read_picture("--picture", picture, "Give one, or draw without it"),
             )
             if model is None:
                 recording.check_vocabulary(f"{prompt} {negative}")
-            pipeline = recording.load(model, config, dtype, device)
-            recording.check(pipeline, wanted)
-        with Progress(*step_columns(), console=out) as bars:
-            task = bars.add_task("sampling", total=wanted.steps)
-            picture, maps = recording.sample(
-                pipeline, wanted, lambda done, total: bars.update(task, completed=done, total=total)
-            )
-        files.write_picture("picture.png", picture)
+            loaded = [recording.load(model, config, dtype, device)]
+            recording.check(loaded[0], wanted, compared=compare is not None)
+            if compare is not None:
+                loaded.append(recording.load_other(loaded[0], compare, config))
+                recording.check(loaded[1], wanted, compared=True)
+            names = recording.names_of(model, compare)
+        drawn = []
+        for pipeline, name in zip(loaded, names, strict=True):
+            with Progress(*step_columns(), console=out) as bars:
+                task = bars.add_task("sampling", total=wanted.steps)
+                drawn.append(
+                    recording.sample(
+                        pipeline,
+                        wanted,
+                        lambda what, done, total, bars=bars, task=task: bars.update(
+                            task, completed=done, total=total, description=what
+                        ),
+                    )
+                )
+            if drawn[-1].told:
+                out.print(Text(f"{name}: {drawn[-1].told}"))
         with out.status("Drawing the sheets"):
-            recording.write(files, picture, maps, wanted)
+            rows = recording.write(files, drawn, names, wanted)
+        if len(drawn) == 2 and rows:
+            for line in recording.told_differences(rows):
+                out.print(Text(line))
 
 
 def print_schema(wanted: bool) -> None:

@@ -202,16 +202,13 @@ def control_picture(name: str, classes: str) -> Image.Image | Drawn:
             return draw_segmentation(layout, ADE20K, size, by_hand)
 
         return segmentation
-    return read_picture(Path(name))
+    return read_picture("--control", Path(name), f"Give a picture, or one of {', '.join(DRAWN)}, which draw the layout")
 
 
-def read_picture(path: Path) -> Image.Image:
-    """Raises RealCompoError."""
+def read_picture(option: str, path: Path, advice: str) -> Image.Image:
+    """The picture that this option names. Raises RealCompoError, with advice, where it cannot be read."""
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
-        raise RealCompoError(
-            f"--control {path}: cannot be read as a picture ({error}). Give a picture, or one of {', '.join(DRAWN)}, "
-            "which draw the layout"
-        ) from error
+        raise RealCompoError(f"{option} {path}: cannot be read as a picture ({error}). {advice}") from error

@@ -63,14 +63,15 @@ def folders(tmp_path_factory, tiny_pipelines):
 
 
 def test_every_axis_has_its_sheet(tmp_path):
-    axes = [part for axis in Axis for part in ("--axis", axis.value)]
+    of_one = [axis for axis in Axis if axis is not Axis.branches]
+    axes = [part for axis in of_one for part in ("--axis", axis.value)]
     folder = made(tmp_path, PROMPT, "--words", "red circle, blue square", *axes, "--steps", 4, "--every", 2)
-    names = {f"attention_{axis.value}.png" for axis in Axis} | {"picture.png", "attention.npz"}
+    names = {f"attention_{axis.value}.png" for axis in of_one} | {"picture.png", "attention.npz"}
     assert {path.name for path in folder.iterdir()} == names
     assert Image.open(folder / "picture.png").size == (128, 128)
     rows = {"words": 1, "layers": 2, "steps": 2, "heads": 2}
     columns = {"words": 2, "layers": 7, "steps": 2, "heads": 4}
-    for axis in Axis:
+    for axis in of_one:
         size = GAP + columns[axis] * (CELL + GAP), GAP + rows[axis] * (CELL + LABEL + GAP)
         assert Image.open(folder / f"attention_{axis.value}.png").size == size, axis
     branch = AttentionMaps.load(folder / "attention.npz").branch()
@@ -122,6 +123,70 @@ def test_swapped_boxes_hold_less_attention(tmp_path):
         means[name] = [float(row["share"]) for row in rows]
     assert all(drawn > 0.5 > swapped for drawn, swapped in zip(means["as drawn"], means["swapped"], strict=True))
     assert np.add(means["as drawn"], means["swapped"]) == pytest.approx(1, abs=2e-4)
+
+
+def test_two_models_side_by_side(tmp_path):
+    """The same seed and prompt: the first model's picture is the one that it draws alone."""
+    layout = tmp_path / "layout.json"
+    boxes = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+    objects = tuple(map(LayoutObject, ("a red circle", "a blue square"), boxes))
+    layout.write_text(Layout(objects, prompt=PROMPT).to_json(), encoding="utf-8")
+    options = PROMPT, "--steps", 4, "--layout", layout
+    alone, folder = made(tmp_path / "alone", *options), tmp_path / "two"
+    result = run(*options, "--compare", "tokencompose", "--device", "cpu", "--output", folder)
+    assert result.exit_code == 0, result.output
+    names = {"picture_text_to_image.png", "picture_tokencompose.png", "attention_branches.png", "attention.npz"}
+    assert {path.name for path in folder.iterdir()} == names | {"grounding.csv", "differences.csv"}
+    assert (folder / "picture_text_to_image.png").read_bytes() == (alone / "picture.png").read_bytes()
+    rows = {(row["branch"], row["label"]): row for row in table(folder)}
+    with (folder / "differences.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            own, other = (rows[name, row["label"]] for name in ("tokencompose", "text_to_image"))
+            assert float(row["share"]) == pytest.approx(float(own["share"]) - float(other["share"]), abs=2e-4)
+            assert float(row["area"]) == float(own["area"])
+    shares = [np.mean([float(row["share"]) for key, row in rows.items() if key[0] == name]) for name in names_of(rows)]
+    told = re.search(r"share of attention inside: text_to_image (\S+), tokencompose (\S+) \((\S+)\)", result.output)
+    assert [float(number) for number in told.groups()[:2]] == pytest.approx(shares, abs=2e-3)
+    assert float(told[3]) == pytest.approx(shares[1] - shares[0], abs=2e-3)
+
+
+def names_of(rows: dict) -> list[str]:
+    return list(dict.fromkeys(branch for branch, _ in rows))
+
+
+def test_where_a_model_looks_in_a_picture(tmp_path):
+    drawn = made(tmp_path / "drawn", PROMPT, "--size", "192x128")
+    options = "--picture", drawn / "picture.png", "--steps", 5
+    result = run(PROMPT, *options, "--size", "192x128", "--device", "cpu", "--output", tmp_path / "again")
+    assert result.exit_code == 0, result.output
+    picture, again = (Image.open(tmp_path / name / "picture.png") for name in ("drawn", "again"))
+    assert again.size == (192, 128)
+    error = np.square(np.asarray(picture, float) - np.asarray(again, float)).mean()
+    told, best = map(float, re.search(r"PSNR of (\S+) dB; by the autoencoder alone (\S+) dB", result.output).groups())
+    assert told == pytest.approx(10 * np.log10(255**2 / error), abs=0.06) and 20 < told < best + 1
+    assert AttentionMaps.load(tmp_path / "again" / "attention.npz").branch().steps == list(range(5))
+    unguided = made(tmp_path / "unguided", PROMPT, *options, "--cfg", 1, "--compare", "tokencompose")
+    assert Image.open(unguided / "picture_tokencompose.png").size == (128, 128)
+
+
+def test_a_unet_folder_is_compared(tmp_path, folders):
+    model = folders / "fidelity"
+    options = "a red circle", "--model", model, "--steps", 2, "--words", "circle"
+    folder = made(tmp_path, *options, "--compare", model / "unet")
+    (one, other) = AttentionMaps.load(folder / "attention.npz").recorded
+    assert (one.name, other.name) == ("fidelity", "unet")
+    assert all((other.maps[key] == value).all() for key, value in one.maps.items())
+
+
+def test_what_cannot_be_compared_or_drawn_again(tmp_path, monkeypatch, folders):
+    assert "--compare nowhere" in refusal(tmp_path, monkeypatch, PROMPT, "--compare", "nowhere")
+    assert "--compare" in refusal(tmp_path, monkeypatch, PROMPT, "--axis", "branches")
+    other = "a red circle", "--model", folders / "fidelity", "--compare", folders / "sdxl" / "unet"
+    assert "another family" in refusal(tmp_path, monkeypatch, *other)
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    message = refusal(tmp_path, monkeypatch, PROMPT, "--picture", text)
+    assert "--picture" in message and "cannot be read as a picture" in message
 
 
 def test_without_guidance_there_is_one_conditioning(tmp_path, monkeypatch):
@@ -177,7 +242,7 @@ def test_an_axis_that_there_is_not():
 
 def test_options_are_those_of_the_drawing():
     assert get_args(get_type_hints(attention)["palette"]) == tuple(PALETTES)
-    assert {axis.value for axis in Axis} == set(AXES) - {"branches"}  # one model is one branch
+    assert {axis.value for axis in Axis} == set(AXES)
 
 
 @pytest.mark.parametrize("model", ["fidelity", "sdxl"])

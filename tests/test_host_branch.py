@@ -17,3 +17,7 @@ def test_composable_and_structured_diffusion_in_the_host(host_folder):
 
 def test_the_hosts_own_nodes_on_a_branch(host_folder):
     host_server.run_checks(host_folder, "composition_checks.py")
+
+
+def test_pictures_are_inverted_in_the_host(host_folder):
+    host_server.run_checks(host_folder, "inversion_checks.py")

@@ -9,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
+from realcompo_core.diffusers.latents import encode
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.diffusers.text_conditioning import text_conditioning
 from realcompo_core.diffusers.unet_attention import UNetAttention
@@ -36,14 +37,7 @@ class DiffusersModel:
         self.attention = UNetAttention(pipeline.unet)
 
     def encode(self, images: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
-        vae = self.pipeline.vae
-        output = vae.encode(images.to(vae.device, vae.dtype))
-        if hasattr(output, "latent_dist"):
-            mean, std = output.latent_dist.mean.float(), output.latent_dist.std.float()
-        else:
-            mean = output.latents.float()
-            std = torch.zeros_like(mean)
-        return mean * vae.config.scaling_factor, std * vae.config.scaling_factor
+        return encode(self.pipeline, images)
 
     def embed(self, captions: Sequence[str], size: tuple[int, int]) -> dict[str, Any]:
         return text_conditioning(self.pipeline, captions, 1, size)

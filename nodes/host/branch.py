@@ -245,7 +245,7 @@ class HostBranch:
         wrappers = _without(transformer.get("wrappers", {}), unseen)
         transformer |= {"patches": patches, "wrappers": wrappers, STAGE: stage}
         if reader.x.device.type == "cpu":  # the host's choice there keeps 50 times the memory
-            transformer.setdefault("optimized_attention_override", _fused_attention)
+            transformer.setdefault("optimized_attention_override", fused_attention)
         options["transformer_options"] = transformer
         return options
 
@@ -274,5 +274,5 @@ def _copied(h: Tensor, options: dict) -> Tensor:
     return h.clone()
 
 
-def _fused_attention(_, *args, **kwargs) -> Tensor:
+def fused_attention(_, *args, **kwargs) -> Tensor:
     return attention_pytorch(*args, **kwargs)

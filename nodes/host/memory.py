@@ -39,6 +39,11 @@ def gradient_checkpointing(
     return swapped_forwards({module: checkpointed(module.forward, modes) for module in modules})
 
 
+def every_layer_checkpointed(networks: Sequence[nn.Module]) -> AbstractContextManager:
+    """Inside, gradients of whole passes through these networks keep little more than the inputs of their layers."""
+    return _checkpointed(networks, everything=True)
+
+
 def within_memory(
     run: Callable[[Tensor, Callable[[Sequence[dict]], list[dict]]], Any], x: Tensor, networks: Sequence[nn.Module]
 ) -> Any:

@@ -102,9 +102,15 @@ def select(maps: AttentionMaps, axis: str, phrases: Sequence[str], view: View) -
     return _items(columns, labels, names)
 
 
-def pictures(shown: Shown, picture: Image.Image | None, view: View, longest: int = 512) -> list[list[Image.Image]]:
+Under = Image.Image | Sequence[Image.Image] | None
+"""What maps are drawn over: a picture, one for each column, or nothing."""
+
+
+def pictures(shown: Shown, picture: Under, view: View, longest: int = 512) -> list[list[Image.Image]]:
     """One picture for each word and column. `longest`: pixels of the longer side."""
-    height, width = shown.maps.shape[-2:] if picture is None else picture.size[::-1]
+    count = shown.maps.shape[1]
+    under = list(picture) if isinstance(picture, Sequence) else [picture] * count
+    height, width = shown.maps.shape[-2:] if under[0] is None else under[0].size[::-1]
     size = round(longest * width / max(height, width)), round(longest * height / max(height, width))
     plain = shown.maps[:, :-1] if shown.signed else shown.maps
     top = plain.amax().expand(shown.maps.shape[:2])
@@ -116,14 +122,14 @@ def pictures(shown: Shown, picture: Image.Image | None, view: View, longest: int
         row = []
         for j, values in enumerate(word):
             if shown.signed and j == len(word) - 1:
-                row.append(overlay(values / top[i, j] / 2 + 0.5, picture, DIVERGING, view.opacity, size))
+                row.append(overlay(values / top[i, j] / 2 + 0.5, under[j], DIVERGING, view.opacity, size))
             else:
-                row.append(overlay(values / top[i, j], picture, PALETTES[view.palette], view.opacity, size))
+                row.append(overlay(values / top[i, j], under[j], PALETTES[view.palette], view.opacity, size))
         rows.append(row)
     return rows
 
 
-def sheet(shown: Shown, picture: Image.Image | None, view: View) -> Image.Image:
+def sheet(shown: Shown, picture: Under, view: View) -> Image.Image:
     """All maps with their labels: words down, columns across; words alone fill rows."""
     rows = pictures(shown, picture, view, CELL)
     if len(shown.columns) == 1:

@@ -131,6 +131,31 @@ def layout_table(maps: AttentionMaps, layout: Layout | None = None, **axes: bool
     ]
 
 
+def differences(rows: Sequence[GroundingRow]) -> list[GroundingRow]:
+    """What the second branch of a table has more than the first, row by row: share, IoU and concentration.
+
+    `branch` names both, the second first; `area` is the region's. Rows that only one of them has are left out. Raises
+    RealCompoError for a table of less or more than two branches.
+    """
+    names = list(dict.fromkeys(row.branch for row in rows))
+    if len(names) != 2:
+        raise RealCompoError(f"differences are between two branches, and there are {', '.join(names) or 'none'}")
+    firsts = {row[1:5]: row for row in rows if row.branch == names[0]}
+    found = []
+    for row in rows:
+        if row.branch == names[1] and row[1:5] in firsts:
+            first = firsts[row[1:5]]
+            changed = {name: getattr(row, name) - getattr(first, name) for name in ("share", "iou", "concentration")}
+            found.append(row._replace(branch=f"{names[1]} - {names[0]}", **changed))
+    return found
+
+
+def mean_of(rows: Sequence[GroundingRow], name: str) -> float:
+    """The mean of a column over objects and pictures, of the mean maps alone."""
+    values = [getattr(row, name) for row in rows if row.layer == row.step == ALL]
+    return sum(values) / len(values)
+
+
 def as_csv(rows: Sequence[GroundingRow]) -> str:
     file = StringIO()
     writer = csv.writer(file, lineterminator="\n")

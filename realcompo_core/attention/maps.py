@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -318,6 +318,27 @@ class AttentionMaps:
             branches.append(branch)
         layout = None if header["layout"] is None else Layout.from_json(json.dumps(header["layout"]))
         return cls(branches, layout)
+
+
+def side_by_side(one: AttentionMaps, other: AttentionMaps, names: tuple[str, str]) -> AttentionMaps:
+    """The first branches of two recordings as one recording, under new names.
+
+    Raises RealCompoError for names that are the same, and for recordings of unlike prompts or batches.
+    """
+    if names[0] == names[1]:
+        raise RealCompoError(f"both recordings are called {names[0]!r}: give them two names")
+    branches = [maps.branch() for maps in (one, other)]
+    told = [" ".join(word.text for word in branch.words.get("positive", [])) for branch in branches]
+    if told[0] != told[1]:
+        raise RealCompoError(
+            f"the recordings have different prompts: {told[0]!r} and {told[1]!r}. Record both with the same prompt"
+        )
+    if branches[0].batch != branches[1].batch:
+        raise RealCompoError(
+            f"the recordings have {branches[0].batch} and {branches[1].batch} pictures: record as many with both"
+        )
+    named = [replace(branch, name=name) for branch, name in zip(branches, names, strict=True)]
+    return AttentionMaps(named, one.layout or other.layout)
 
 
 def kept_columns(prompt: PromptWords | None, keep: Keep, length: int) -> tuple[list[int], list[WordColumns]]:

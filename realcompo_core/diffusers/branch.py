@@ -139,7 +139,7 @@ class UNetBranch:
 
     def _run(self, x: Tensor, sigma: float, conditionings: Sequence[str]) -> Tensor:
         """The UNet's raw output in x's precision; x has B items of each conditioning."""
-        text = _joined([self._arguments[conditioning] for conditioning in conditionings])
+        text = joined([self._arguments[conditioning] for conditioning in conditionings])
         t = torch.full((), self._schedule.timestep(sigma), device=x.device)  # does not wait for the device
         scaled = self._schedule.parametrisation.scale_input(x, sigma).to(self._unet.dtype)
         run = UNetPass(conditionings, sigma, scaled, t, text)
@@ -208,8 +208,8 @@ def _identity(x: Tensor) -> Tensor:
     return x
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any]) -> Any:
     """(Nested) dictionaries of tensors as one, along the batch."""
     if isinstance(parts[0], dict):
-        return {key: _joined([part[key] for part in parts]) for key in parts[0]}
+        return {key: joined([part[key] for part in parts]) for key in parts[0]}
     return torch.cat(list(parts))

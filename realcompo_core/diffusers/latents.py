@@ -1,24 +1,46 @@
-"""Pictures from latents."""
+"""Pictures from latents, and latents from pictures."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def encode(pipeline: DiffusionPipeline, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents, (B, C, h, w) in fp32, of pictures (B, 3, H, W) in -1..1."""
+    vae = pipeline.vae
+    with _precise(vae) as dtype:
+        output = vae.encode(pictures.to(vae.device, dtype))
+    if hasattr(output, "latent_dist"):
+        mean, std = output.latent_dist.mean.float(), output.latent_dist.std.float()
+    else:
+        mean = output.latents.float()
+        std = torch.zeros_like(mean)
+    return mean * vae.config.scaling_factor, std * vae.config.scaling_factor
 
 
 def decode(pipeline: DiffusionPipeline, latents: Tensor) -> list[Image.Image]:
-    """Latents (B, C, h, w) to pictures; in fp32 where the autoencoder asks for it."""
+    """Latents (B, C, h, w) to pictures."""
     vae = pipeline.vae
-    dtype = torch.float32 if getattr(vae.config, "force_upcast", False) else vae.dtype
-    latents = (latents / vae.config.scaling_factor).to(vae.device, dtype)
+    with _precise(vae) as dtype:
+        pictures = vae.decode((latents / vae.config.scaling_factor).to(vae.device, dtype), return_dict=False)[0]
+    return pipeline.image_processor.postprocess(pictures.float())
+
+
+@contextmanager
+def _precise(vae: nn.Module) -> Iterator[torch.dtype]:
+    """Inside, the autoencoder is in fp32 where it asks for it. Gives its precision."""
     before = vae.dtype
+    dtype = torch.float32 if getattr(vae.config, "force_upcast", False) else before
     try:
         if dtype != before:
             vae.to(dtype)
-        pictures = vae.decode(latents, return_dict=False)[0]
+        yield dtype
     finally:
         if dtype != before:
             vae.to(before)
-    return pipeline.image_processor.postprocess(pictures.float())

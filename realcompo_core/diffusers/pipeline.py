@@ -150,6 +150,7 @@ class RealCompoPipeline:
         layers: int | str = 4,
         include_adjectives: bool = False,
         controls: Control | Sequence[Control] = (),
+        latents: Tensor | None = None,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Output:
@@ -164,7 +165,7 @@ class RealCompoPipeline:
         `balance`: settings, or the name of a preset (fast, balanced, which is the default, or best). `layers`: see
         `UNetAttention.choose`. `include_adjectives` lets an object's adjectives be attended to as well as its noun.
         `progress(done, steps)` is called after each step; `cancelled()` is asked before each, and makes this raise
-        Cancelled.
+        Cancelled. `latents`: (B, C, h, w), noise to start from instead of that of the seed, such as an `Inversion`'s.
         """
         _check_settings(sampler, steps, beta)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -177,7 +178,7 @@ class RealCompoPipeline:
         balance = preset(balance or DEFAULT) if balance is None or isinstance(balance, str) else balance
         branches = self._branches(request, guidance_scale, given, balance)
         seeds = [seed + b for b in range(len(prompts))]
-        x = self._initial_latent(size, seeds, sigmas[0])
+        x = self._initial_latent(size, seeds, sigmas[0], latents)
         objects = torch.stack([covered_by_objects(item, *x.shape[-2:]) for item in layouts])
         balancer = Balancer(branches, sigmas, seeds, objects, balance)
         for p, item in zip(prompts, layouts, strict=True):
@@ -253,12 +254,18 @@ class RealCompoPipeline:
         waiting = iter(controls)
         return [list(islice(waiting, count)) for count in counts]
 
-    def _initial_latent(self, size: tuple[int, int], seeds: Sequence[int], sigma: float) -> Tensor:
+    def _initial_latent(
+        self, size: tuple[int, int], seeds: Sequence[int], sigma: float, given: Tensor | None
+    ) -> Tensor:
         """Each item's noise comes from its own seed, drawn on the CPU, so that it is the same on every device."""
         fidelity = self.pipelines[0]
         scale = fidelity.vae_scale_factor
         shape = (fidelity.unet.config.in_channels, size[0] // scale, size[1] // scale)
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        if given is not None and tuple(given.shape) != (len(seeds), *shape):
+            raise RealCompoError(f"latents has shape {tuple(given.shape)}: this run has {(len(seeds), *shape)}")
+        noise = given
+        if noise is None:
+            noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
         return self.schedules[0].parametrisation.initial_latent(noise.to(fidelity.device), sigma)
 
 

@@ -38,8 +38,8 @@ from .trace import Trace, TraceStep
 
 NO_NOISE = (
     "Rule superdiff follows densities along the noise that a sampler adds, and this one added none, so that the "
-    "weights are not those of the method: take an ancestral or SDE sampler (ddpm here, euler_ancestral or dpmpp_2m_sde in "
-    "ComfyUI)."
+    "weights are not those of the method: take an ancestral or SDE sampler (ddpm here, euler_ancestral or "
+    "dpmpp_2m_sde in ComfyUI)."
 )
 
 
