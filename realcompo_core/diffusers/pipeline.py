@@ -167,7 +167,9 @@ class RealCompoPipeline:
         `progress(done, steps)` is called after each step; `cancelled()` is asked before each, and makes this raise
         Cancelled. `latents`: (B, C, h, w), noise to start from instead of that of the seed, such as an `Inversion`'s.
         """
-        _check_settings(sampler, steps, beta)
+        check_sampling(sampler, steps)
+        if not 0 <= beta <= 1:
+            raise RealCompoError(f"beta is {beta}: it is a share of the steps, from 0 to 1")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         size = self._size(height, width)
         layouts = self._layouts(prompts, layout, provider, size[::-1])
@@ -192,7 +194,7 @@ class RealCompoPipeline:
             return balancer(x, sigma, step)
 
         callback = (lambda i, *_: progress(i + 1, steps)) if progress else None
-        x = _sampler(sampler, seeds, x)(model, x, sigmas, callback) + balancer.moves
+        x = sampler_of(sampler, seeds, x)(model, x, sigmas, callback) + balancer.moves
         balancer.finish()
         latents = self.schedules[0].parametrisation.scale_input(x, sigmas[-1])
         return Output(decode(self.pipelines[0], latents), layouts, balancer.trace, latents)
@@ -257,16 +259,19 @@ class RealCompoPipeline:
     def _initial_latent(
         self, size: tuple[int, int], seeds: Sequence[int], sigma: float, given: Tensor | None
     ) -> Tensor:
-        """Each item's noise comes from its own seed, drawn on the CPU, so that it is the same on every device."""
-        fidelity = self.pipelines[0]
-        scale = fidelity.vae_scale_factor
-        shape = (fidelity.unet.config.in_channels, size[0] // scale, size[1] // scale)
-        if given is not None and tuple(given.shape) != (len(seeds), *shape):
-            raise RealCompoError(f"latents has shape {tuple(given.shape)}: this run has {(len(seeds), *shape)}")
-        noise = given
-        if noise is None:
-            noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
-        return self.schedules[0].parametrisation.initial_latent(noise.to(fidelity.device), sigma)
+        """The latents given, or each item's own noise, at the first noise level."""
+        noise = noise_of(self.pipelines[0], size, seeds)
+        if given is not None and given.shape != noise.shape:
+            raise RealCompoError(f"latents has shape {tuple(given.shape)}: this run has {tuple(noise.shape)}")
+        noise = noise if given is None else given
+        return self.schedules[0].parametrisation.initial_latent(noise.to(self.pipelines[0].device), sigma)
+
+
+def noise_of(pipeline: DiffusionPipeline, size: tuple[int, int], seeds: Sequence[int]) -> Tensor:
+    """(B, C, h, w): each item's noise from its own seed, drawn on the CPU, so that it is the same on every device."""
+    scale = pipeline.vae_scale_factor
+    shape = (pipeline.unet.config.in_channels, size[0] // scale, size[1] // scale)
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def build_branch(
@@ -368,7 +373,7 @@ def values_of_phrases(pipeline: DiffusionPipeline, request: Request, chunks: int
     return torch.stack(found)
 
 
-def _sampler(name: str, seeds: Sequence[int], x: Tensor) -> Callable:
+def sampler_of(name: str, seeds: Sequence[int], x: Tensor) -> Callable:
     """The sampler of that name; the noise that it adds comes from each item's own seed."""
     if name in SAMPLERS:
         return SAMPLERS[name]
@@ -380,13 +385,12 @@ def _sampler(name: str, seeds: Sequence[int], x: Tensor) -> Callable:
     return partial(STOCHASTIC[name], noise=noise)
 
 
-def _check_settings(sampler: str, steps: int, beta: float) -> None:
+def check_sampling(sampler: str, steps: int) -> None:
+    """Raises RealCompoError for a sampler that is not known, and for less than one step."""
     if sampler not in SAMPLERS | STOCHASTIC:
         raise RealCompoError(f"sampler is {sampler!r}: choose one of {', '.join(SAMPLERS | STOCHASTIC)}")
     if steps < 1:
         raise RealCompoError(f"steps is {steps}: at least 1 is needed")
-    if not 0 <= beta <= 1:
-        raise RealCompoError(f"beta is {beta}: it is a share of the steps, from 0 to 1")
 
 
 def _joined_text(*texts: str | None) -> str | None:
