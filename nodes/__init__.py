@@ -9,6 +9,7 @@ from . import (
     attention_nodes,
     composition_nodes,
     conditioning_nodes,
+    editing_nodes,
     guidance_nodes,
     inversion_nodes,
     layout_nodes,
@@ -30,6 +31,7 @@ MODULES = (
     sweep_nodes,
     attention_nodes,
     inversion_nodes,
+    editing_nodes,
     shapescenes_nodes,
     train_nodes,
 )

@@ -21,3 +21,7 @@ def test_the_hosts_own_nodes_on_a_branch(host_folder):
 
 def test_pictures_are_inverted_in_the_host(host_folder):
     host_server.run_checks(host_folder, "inversion_checks.py")
+
+
+def test_prompts_are_edited_in_the_host(host_folder):
+    host_server.run_checks(host_folder, "editing_checks.py")

@@ -125,9 +125,8 @@ def test_a_pass_is_the_authors(tiny_pipelines, name, edited):
     both = [word_tokens(tokenizer, text, weights=False, chunk=chunk) for text in (SOURCE, edited)]
     own, before = Edit(settings, *both, (chunk, chunk)), dict(pipeline.unet.attn_processors)
     try:
-        control = {
-            name: Exchanged(own, "attn2" in name, "attn2" in name or _is_coarse(pipeline, name)) for name in before
-        }
+        kept = {name for name in before if "attn2" in name or _is_coarse(pipeline, name)}
+        control = {name: Exchanged(own, "attn2" in name, name in kept) for name in before}
         pipeline.unet.set_attn_processor(control)
         wanted = edit(pipeline, SOURCE, edited, PromptToPrompt(cross=0.0, self_attention=0.0), **options)
     finally:

@@ -68,25 +68,25 @@ class Edit:
     def keeps_self(self, progress: float, downsampling: int) -> bool:
         return progress < self.settings.self_attention and downsampling >= FINEST_SELF
 
-    def cross_values(self, v: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_values(self, v: Tensor) -> tuple[Tensor, ...]:
         """What edited rows of cross-attention attend to: with the source's queries and keys, and with their own.
 
-        v: (rows, T' · r, d) of edited rows, whose text a host may repeat r times. Attention is linear in its values:
-        taking column s of the source's attention for column t is attending to value t in the place of s. So what comes
-        of the edited attention is the sum of two ordinary ones. Returns (rows, T · r, d) and (rows, T' · r, d).
+        v: (rows, n, d) of edited rows, n a multiple of both prompts' lengths, as a host repeats texts. Attention is
+        linear in its values: taking column s of the source's attention for column t is attending to value t in the
+        place of s. So what comes of the edited attention is the sum of two ordinary ones. Returns two tensors in the
+        shape of v.
         """
         mapping = self._mapping
-        length = mapping.source.shape[0]
-        if v.shape[1] % length:
+        length, of_source = mapping.source.shape
+        if v.shape[1] % length or v.shape[1] % of_source:
             raise RealCompoError(
-                f"the edited prompt has {length} tokens, and the model reads {v.shape[1]}: wire the conditioning that "
-                "was made for this edit"
+                f"the prompts have {of_source} and {length} tokens, and the model reads {v.shape[1]}: wire the "
+                "conditioning that was made for this edit"
             )
-        repeats = v.shape[1] // length
         weighted = v[:, :length] * mapping.factors.to(v)[:, None]
         taken = mapping.source.to(v).mT @ weighted
         own = weighted * mapping.own.to(v)[:, None]
-        return taken.repeat(1, repeats, 1), own.repeat(1, repeats, 1)
+        return tuple(values.repeat(1, v.shape[1] // values.shape[1], 1) for values in (taken, own))
 
 
 def edited_cross_attention(attend: Attend, q: Tensor, k: Tensor, v: Tensor, edit: Edit) -> Tensor:
