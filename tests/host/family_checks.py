@@ -45,7 +45,11 @@ from random_weights import gated_layers, randomise  # noqa: E402
 NODES = asyncio.run(load_nodes())
 guiders = importlib.import_module("realcompo_pack.nodes.host.guider")
 composition = importlib.import_module("realcompo_pack.nodes.host.composed")
+edits = importlib.import_module("realcompo_pack.nodes.host.edited")
+inversion = importlib.import_module("realcompo_pack.nodes.host.inverted")
+prompt_words = importlib.import_module("realcompo_pack.nodes.host.prompt_tokens").prompt_words
 
+from realcompo_core.attention.prompt_to_prompt import PromptToPrompt  # noqa: E402
 from realcompo_core.errors import BranchMismatchError  # noqa: E402
 from realcompo_core.guidance.attend_and_excite import AttendAndExcite, BoxDiff  # noqa: E402
 from realcompo_core.guidance.layout_guidance import LayoutGuidance  # noqa: E402
@@ -323,6 +327,48 @@ def check_composable_and_structured_diffusion():
             phrases = composition.structured(model, clip, PROMPT, ["a corgi", "a teddy bear"])
         torch.testing.assert_close(sampled(same), sampled(model), rtol=1e-3, atol=1e-3)
         assert different(sampled(parts), sampled(model)) and different(sampled(phrases), sampled(model))
+
+
+def check_prompts_are_edited_with_a_controlnet():
+    """An edited prompt that is the prompt changes nothing; another does, and the source stays."""
+    other, options = PROMPT.replace("corgi", "cat"), PromptToPrompt()
+    for name in ("SD15", "SDXL"):
+        model, clip = MODELS[name][0], CLIPS[name]
+
+        def pair(prompt, name=name, model=model, clip=clip):
+            with torch.inference_mode():
+                words = [prompt_words(clip, text) for text in (PROMPT, prompt)]
+                patched = edits.edited(model, options, *words)
+                positive = edits.pairs_of_texts(clip, PROMPT, prompt)
+                conditionings = controlled(name, CONTROLS[name], conditionings=(positive, texts(name)[1]))
+                noise, empty, *rest = sampling((model,))
+                guider = comfy.samplers.CFGGuider(patched)
+                guider.set_conds(*conditionings)
+                guider.set_cfg(3.0)
+                return guider.sample(noise.repeat(2, 1, 1, 1), empty.repeat(2, 1, 1, 1), *rest, seed=1)
+
+        source, edited = pair(other)
+        alone = own(name, controlled(name, CONTROLS[name]), models=(model, model))[0]
+        torch.testing.assert_close(source, alone, rtol=1e-3, atol=1e-3)
+        assert different(edited, source)
+        source, edited = pair(PROMPT)
+        torch.testing.assert_close(source, edited, rtol=1e-3, atol=1e-3)
+
+
+def check_pictures_are_inverted():
+    """Null texts bring the latent nearer than none. These networks' noise is too wild for more."""
+    for name in ("SD15", "SDXL"):
+        model, conditionings = MODELS[name][0], texts(name)
+        latent = torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(1)) * 0.3
+        with torch.inference_mode():
+            sigmas = sampling((model,))[-1]
+
+            def error(cfg, iterations, model=model, conditionings=conditionings, latent=latent, sigmas=sigmas):
+                found = inversion.inverted(model, latent, *conditionings, sigmas, cfg, iterations, 0, lambda _: None)
+                again = inversion.drawn_again(model, conditionings[0], found, cfg)
+                return float((again - latent).square().mean())
+
+            assert error(3.0, 5) < error(3.0, 0), name
 
 
 def check_half_precision():
