@@ -40,6 +40,9 @@ NAMES = [
     "prompt_parts",
     "tokencompose_shapes",
     "attention_maps",
+    "compare_models",
+    "prompt_to_prompt",
+    "inpainting",
     "sweep",
     "tokencompose_train",
 ]
