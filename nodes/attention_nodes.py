@@ -373,9 +373,18 @@ class CompareAttention(io.ComfyNode):
             description="Two models' attention for the same prompt side by side: for the viewer, and in numbers.",
             search_aliases=["compare models", "attention difference", "before and after fine-tuning"],
             inputs=[
-                AttentionMapsType.Input("first", tooltip="From Record Attention or Invert Picture."),
-                AttentionMapsType.Input("second", tooltip="Of the other model, with the same prompt."),
-                io.String.Input("first_name", default="first", tooltip="What the first is called."),
+                AttentionMapsType.Input(
+                    "first",
+                    tooltip="From Record Attention or Invert Picture; or of both branches of a balanced sampler.",
+                ),
+                AttentionMapsType.Input(
+                    "second",
+                    optional=True,
+                    tooltip="Of the other model, with the same prompt. Not with the branches of a balanced sampler.",
+                ),
+                io.String.Input(
+                    "first_name", default="first", tooltip="What the first is called; branches keep their names."
+                ),
                 io.String.Input("second_name", default="second", tooltip="What the second is called."),
                 io.Image.Input(
                     "first_image", optional=True, tooltip="What was sampled, so that this runs after the sampler."
@@ -394,9 +403,17 @@ class CompareAttention(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, first, second, first_name, second_name, first_image=None, second_image=None, layout=None
+        cls, first, first_name, second_name, second=None, first_image=None, second_image=None, layout=None
     ) -> io.NodeOutput:
-        maps = side_by_side(first, second, (first_name.strip(), second_name.strip()))
+        if second is not None:
+            maps = side_by_side(first, second, (first_name.strip(), second_name.strip()))
+        elif len(first.recorded) == 2:
+            maps = AttentionMaps(first.recorded, first.layout)
+        else:
+            raise RealCompoError(
+                f"second: connect other maps to compare with, as the first have {len(first.recorded)} branch"
+                f"{'es' * (len(first.recorded) > 1)}, and not two"
+            )
         maps.layout = layout or maps.layout
         if maps.layout is None or not maps.layout.objects:
             return io.NodeOutput(maps, "", 0.0)

@@ -103,15 +103,16 @@ def check_two_models_are_compared():
     first, second = invert()["maps"], invert(model=tuned, iterations=0)["maps"]
     with torch.inference_mode():
         node = NODES["RealCompoCompareAttention"]
-        both, table, share = node.execute(first, second, "plain", "tuned", layout=LAYOUT).args
+        both, table, share = node.execute(first, "plain", "tuned", second, layout=LAYOUT).args
         assert [branch.name for branch in both.recorded] == ["plain", "tuned"]
         assert table.count("\n") == 3 and "tuned - plain" in table
         metrics = NODES["RealCompoGroundingMetrics"]
         own = [metrics.execute(maps, "", False, False, layout=LAYOUT).args[1] for maps in (first, second)]
         assert abs(share - (own[1] - own[0])) < 1e-6
-        assert node.execute(first, second, "a", "b").args[1:] == ("", 0.0)
+        assert node.execute(first, "a", "b", second).args[1:] == ("", 0.0)
+        assert node.execute(both, "", "", layout=LAYOUT).args[1:] == (table, share)
         try:
-            node.execute(first, second, "same", " same ")
+            node.execute(first, "same", " same ", second)
         except RealCompoError as error:
             assert "two names" in str(error)
         else:
