@@ -92,6 +92,8 @@ class PromptToPromptNode(io.ComfyNode):
         phrases = _phrases(blend)
         if phrases is not None and layout is not None:
             raise RealCompoError("blend and layout both say where the picture may change: use one")
+        if layout is not None and not layout.objects:
+            raise RealCompoError("the layout has no objects, in whose regions the picture would change: unplug it")
         settings = PromptToPrompt(cross, self_attention, _weights(weights), phrases, threshold)
         words = [prompt_words(clip, text) for text in (prompt, edited_prompt)]
         model = edited(model, settings, *words, layout)

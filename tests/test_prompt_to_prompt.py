@@ -230,6 +230,8 @@ def test_bad_settings_are_named(tiny_pipelines):
     layout = Layout((LayoutObject("a circle", (0.0, 0.0, 0.5, 1.0)),))
     with pytest.raises(RealCompoError, match="give one of them"):
         edit(pipeline, SOURCE, SWAPPED, PromptToPrompt(blend=("circle", "circle")), layout=layout)
+    with pytest.raises(RealCompoError, match="no objects"):
+        edit(pipeline, SOURCE, SWAPPED, layout=Layout(()))
     with pytest.raises(RealCompoError, match="choose one of"):
         edit(pipeline, SOURCE, SWAPPED, sampler="unknown")
 

@@ -131,7 +131,7 @@ class Blend:
     def mask(self, size: tuple[int, int], progress: float) -> Tensor | None:
         """(pairs, 1, *size): 1 where the edited picture may differ, 0 where it is the source's; None for everywhere."""
         if self._regions is not None:
-            return F.interpolate(self._regions[:, None].float(), size, mode="bilinear") if self._regions.dim() else None
+            return F.interpolate(self._regions[:, None].float(), size, mode="bilinear")
         if not self._total or progress < self._settings.blend_from:
             return None
         masks = []

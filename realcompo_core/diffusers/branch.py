@@ -12,6 +12,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from ..attention.checkpointing import checkpointed, swapped_forwards
+from ..attention.input_gradients import frozen
 from ..attention.losses import Objective
 from ..attention.reading import Gradient, GradientReader
 from ..attention.source import NetworkPass, Stage
@@ -170,19 +171,13 @@ class UNetBranch:
         """A pass of the positive conditioning whose attention is read. Weights take no part in the gradient."""
         reader = GradientReader(x, objective, stage == "lookahead")
         running = NetworkPass(tuple(x.shape[-2:]), stage=stage)
-        trainable = [p for network in self._networks for p in network.parameters() if p.requires_grad]
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        try:
-            with (
-                self._source.emitting(reader.read, running, objective.layers),
-                swapped_forwards(_cheap_to_repeat(self._blocks)),
-                reader,
-            ):
-                yield reader
-        finally:
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+        with (
+            frozen(self._networks),
+            self._source.emitting(reader.read, running, objective.layers),
+            swapped_forwards(_cheap_to_repeat(self._blocks)),
+            reader,
+        ):
+            yield reader
 
 
 def _cheap_to_repeat(blocks: Sequence[nn.Module]) -> dict[nn.Module, Callable]:

@@ -5,16 +5,17 @@ See docs/method.md, R16.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..attention.input_gradients import InputGradientsOnly
+from ..attention.input_gradients import frozen
 from ..attention.maps import AttentionMaps, Keep
 from ..errors import RealCompoError
 from ..sampling.inversion import ddim_inversion, null_text_inversion, psnr
@@ -88,7 +89,7 @@ def invert(
         path = ddim_inversion(network.positive, x, sigmas, refinements, lambda done: tell("inverting", done, steps))
     guided, nulls = guidance_scale != 1, None
     if guided:
-        with InputGradientsOnly():
+        with frozen([pipeline.unet]), _checkpointed(pipeline.unet):
             nulls = null_text_inversion(
                 network.positive,
                 network.negative,
@@ -160,6 +161,18 @@ class _Network:
         t = torch.full((), self.schedule.timestep(sigma), device=x.device)
         output = self._unet(scaled, t, **text, return_dict=False)[0].to(x.dtype)
         return self.schedule.parametrisation.denoised(x, output, sigma)
+
+
+@contextmanager
+def _checkpointed(unet: nn.Module) -> Iterator[None]:
+    """Inside, gradients through the UNet keep the inputs of its blocks, which run again."""
+    was = unet.is_gradient_checkpointing
+    unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if not was:
+            unet.disable_gradient_checkpointing()
 
 
 def _cut(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

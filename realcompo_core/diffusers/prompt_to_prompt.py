@@ -140,6 +140,8 @@ class _Texts:
 
 def _blend(settings: PromptToPrompt, texts: _Texts, layout: Layout | None, size: tuple[int, int]) -> Blend | None:
     if layout is not None:
+        if not layout.objects:
+            raise RealCompoError("the layout has no objects, in whose regions the picture would change: leave it out")
         return Blend(settings, regions=covered_by_objects(layout.validate(), *size)[None])
     if settings.blend is None:
         return None
