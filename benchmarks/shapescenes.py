@@ -229,9 +229,10 @@ def main() -> None:
             if done.get(row.name, {"seeds": 0})["seeds"] > seed or (row.ablation and seed > 0):
                 continue
             prompts = ABLATION_PROMPTS if row.ablation else len(scenes)
-            runs = done.get(row.name, {}).get("runs", [])
-            runs = [*runs, run_seed(row, scenes[:prompts], seed, made(row.system), judge, real[prompts])]
-            done[row.name] = summarise(row, prompts, runs)
+            before = done.get(row.name, {})
+            run = run_seed(row, scenes[:prompts], seed, made(row.system), judge, real[prompts])
+            timed = {key: before[key] for key in ("time_ratio",) if key in before}
+            done[row.name] = summarise(row, prompts, [*before.get("runs", []), run]) | timed
             write(arguments.output, done, scenes, real[len(scenes)], judge)
             print({k: done[row.name][k] for k in ("name", "accuracy", "realism", "box_hits", "seeds")}, flush=True)
     for row in wanted:

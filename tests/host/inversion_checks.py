@@ -69,6 +69,22 @@ def check_samplers_of_the_host_draw_it():
     torch.testing.assert_close(VAE.decode(again["samples"]), found["picture"], rtol=0, atol=1e-3)
 
 
+def check_an_inverted_picture_is_edited():
+    """The first picture of the pair is the reconstruction, the second another."""
+    found = invert()
+    colour = next(word for word in ("red", "green", "blue", "yellow") if word not in PROMPT)
+    edited = PROMPT.replace(SCENE.objects[0].kind.colour, colour, 1)
+    with torch.inference_mode():
+        node = NODES["RealCompoPromptToPrompt"]
+        model, positive, pairs = node.execute(MODEL, CLIP, found["latent"], PROMPT, edited, 0.8, 0.4, "", "", 0.3).args
+        sampler, latent = comfy.samplers.sampler_object("euler"), pairs["samples"]
+        options = (found["sigmas"], positive, found["negative"], latent)
+        again = comfy.sample.sample_custom(model, torch.zeros_like(latent), 3.0, sampler, *options, seed=7)
+        source, edit = VAE.decode(again)
+    torch.testing.assert_close(source, found["picture"][0], rtol=0, atol=2e-3)
+    assert (edit - source).abs().max() > 0.2, edited
+
+
 def check_each_unconditional_text_acts_in_its_step_alone():
     sampling = MODEL.get_model_object("model_sampling")
     for scheduler in ("normal", "karras", "exponential", "ddim_uniform", "beta"):
