@@ -94,8 +94,8 @@ def main() -> None:
                 row[f"difference_{key}"] = [round(float(np.mean(pairs)), 3), round(float(error), 3)]
             rows.append(row)
             print(row, flush=True)
-    document = {"command": f"python benchmarks/inversion.py --pictures {len(scenes)}", "rows": rows}
-    arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+            document = {"command": f"python benchmarks/inversion.py --pictures {len(scenes)}", "rows": rows}
+            arguments.output.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -145,9 +145,14 @@ def test_two_models_side_by_side(tmp_path):
             assert float(row["share"]) == pytest.approx(float(own["share"]) - float(other["share"]), abs=2e-4)
             assert float(row["area"]) == float(own["area"])
     shares = [np.mean([float(row["share"]) for key, row in rows.items() if key[0] == name]) for name in names_of(rows)]
-    told = re.search(r"share of attention inside: text_to_image (\S+), tokencompose (\S+) \((\S+)\)", result.output)
+    told = re.search(r"share of attention inside: text_to_image (\S+), tokencompose (\S+) \((\S+)\)", said(result))
     assert [float(number) for number in told.groups()[:2]] == pytest.approx(shares, abs=2e-3)
     assert float(told[3]) == pytest.approx(shares[1] - shares[0], abs=2e-3)
+
+
+def said(result) -> str:
+    """What the terminal shows, without its line breaks."""
+    return " ".join(result.output.split())
 
 
 def names_of(rows: dict) -> list[str]:
@@ -162,7 +167,7 @@ def test_where_a_model_looks_in_a_picture(tmp_path):
     picture, again = (Image.open(tmp_path / name / "picture.png") for name in ("drawn", "again"))
     assert again.size == (192, 128)
     error = np.square(np.asarray(picture, float) - np.asarray(again, float)).mean()
-    told, best = map(float, re.search(r"PSNR of (\S+) dB; by the autoencoder alone (\S+) dB", result.output).groups())
+    told, best = map(float, re.search(r"PSNR of (\S+) dB; by the autoencoder alone (\S+) dB", said(result)).groups())
     assert told == pytest.approx(10 * np.log10(255**2 / error), abs=0.06) and 20 < told < best + 1
     assert AttentionMaps.load(tmp_path / "again" / "attention.npz").branch().steps == list(range(5))
     unguided = made(tmp_path / "unguided", PROMPT, *options, "--cfg", 1, "--compare", "tokencompose")

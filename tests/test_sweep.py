@@ -28,7 +28,7 @@ def axis(text: str):
 def test_every_setting_of_a_call_can_be_swept():
     """What is no setting is what is drawn, by whose layout, with which pictures, and who is told of it."""
     call = set(inspect.signature(RealCompoPipeline.__call__).parameters)
-    call -= {"self", "prompt", "layout", "provider", "controls", "balance", "progress", "cancelled"}
+    call -= {"self", "prompt", "layout", "provider", "controls", "balance", "latents", "progress", "cancelled"}
     names = {"cfg": "guidance_scale", "negative": "negative_prompt"}
     assert call == {names.get(name, name) for name in PIPELINE}
     written = {"spatial_weight", "spatial_weight_outside", "schedule"}  # for `fixed`

@@ -61,6 +61,15 @@ class Edit:
     def __init__(self, settings: PromptToPrompt, source: Words, edited: Words, lengths: tuple[int, int]):
         self.settings = settings
         self._mapping = token_mapping(source, edited, lengths, settings.weights)
+        self._copies: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = {}
+
+    def _on(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The mapping's source, factors and own, brought to a device once."""
+        if (device, dtype) not in self._copies:
+            mapping = self._mapping
+            parts = mapping.source, mapping.factors, mapping.own
+            self._copies[device, dtype] = tuple(part.to(device, dtype) for part in parts)
+        return self._copies[device, dtype]
 
     def keeps_cross(self, progress: float) -> bool:
         return progress < self.settings.cross
@@ -76,16 +85,15 @@ class Edit:
         place of s. So what comes of the edited attention is the sum of two ordinary ones. Returns two tensors in the
         shape of v.
         """
-        mapping = self._mapping
-        length, of_source = mapping.source.shape
+        length, of_source = self._mapping.source.shape
         if v.shape[1] % length or v.shape[1] % of_source:
             raise RealCompoError(
                 f"the prompts have {of_source} and {length} tokens, and the model reads {v.shape[1]}: wire the "
                 "conditioning that was made for this edit"
             )
-        weighted = v[:, :length] * mapping.factors.to(v)[:, None]
-        taken = mapping.source.to(v).mT @ weighted
-        own = weighted * mapping.own.to(v)[:, None]
+        source, factors, own = self._on(v.device, v.dtype)
+        weighted = v[:, :length] * factors[:, None]
+        taken, own = source.mT @ weighted, weighted * own[:, None]
         return tuple(values.repeat(1, v.shape[1] // values.shape[1], 1) for values in (taken, own))
 
 
