@@ -509,7 +509,9 @@ def attention(
     cfg: Annotated[
         float | None, typer.Option(help="Guidance scale; 1 for none.", show_default="7.5; 3 for the bundled model")
     ] = None,
-    seed: SeedOption = 3,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the noise. Not with --picture.", min=0, show_default="3")
+    ] = None,
     size: Annotated[
         str | None, typer.Option(help="Width x height in pixels.", metavar="WxH", show_default="the model's own")
     ] = None,
@@ -561,6 +563,8 @@ def attention(
 
     Example: realcompo attention "a cat on a chair" --model sd15 --picture photo.png --compare tuned/unet
     """
+    if picture is not None and seed is not None:
+        raise RealCompoError(f"--seed {seed} has no meaning with --picture, whose own noise is found: leave it out")
     pixels = size_of(size) if size else None
     with kept_files(output) as files:
         with out.status("Loading the model"):
@@ -574,7 +578,7 @@ def attention(
                 negative=negative,
                 steps=steps or own_steps,
                 guidance_scale=own_cfg if cfg is None else cfg,
-                seed=seed,
+                seed=3 if seed is None else seed,
                 size=pixels,
                 phrases=[phrase.strip() for phrase in words.split(",") if phrase.strip()],
                 axes=axes,

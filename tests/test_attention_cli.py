@@ -188,6 +188,9 @@ def test_what_cannot_be_compared_or_drawn_again(tmp_path, monkeypatch, folders):
     assert "--compare" in refusal(tmp_path, monkeypatch, PROMPT, "--axis", "branches")
     other = "a red circle", "--model", folders / "fidelity", "--compare", folders / "sdxl" / "unet"
     assert "another family" in refusal(tmp_path, monkeypatch, *other)
+    own = tmp_path / "own.png"
+    Image.new("RGB", (8, 8)).save(own)
+    assert "--seed 4 has no meaning" in refusal(tmp_path, monkeypatch, PROMPT, "--picture", own, "--seed", 4)
     text = tmp_path / "text.png"
     text.write_text("no picture")
     message = refusal(tmp_path, monkeypatch, PROMPT, "--picture", text)

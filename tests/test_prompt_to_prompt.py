@@ -8,7 +8,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from test_diffusers_adapter import with_scheduler
 from test_inversion import photo
 
-from realcompo_core.attention.prompt_to_prompt import Blend, Edit, PromptToPrompt, edited_cross_attention
+from realcompo_core.attention.prompt_to_prompt import Blend, Edit, PromptToPrompt
 from realcompo_core.attention.source import AttentionEvent, Layer
 from realcompo_core.diffusers.inversion import invert
 from realcompo_core.diffusers.prompt_to_prompt import edit
@@ -78,9 +78,10 @@ def test_edited_attention_is_that_of_edited_probabilities(repeats):
     source, edited = words("a red circle", {"circle": 2}), words("a large red cat", {"large": 2})
     own = Edit(settings, source, edited, (9, 9))
     q, k, v = (torch.randn(4, n, 6, generator=generator, dtype=torch.float64) for n in (5, 9, 9))
-    found = edited_cross_attention(attention, q, k.repeat(1, repeats, 1), v.repeat(1, repeats, 1), own)
+    long_k, long_v = k.repeat(1, repeats, 1), v.repeat(1, repeats, 1)
+    taken, of_new_words = own.cross_values(long_v[1::2])
+    found = attention(q[::2], long_k[::2], taken) + attention(q[1::2], long_k[1::2], of_new_words)
     probabilities = (q @ k.mT / math.sqrt(6)).softmax(-1)
-    torch.testing.assert_close(found[::2], probabilities[::2] @ v[::2])
     mapping = token_mapping(source, edited, (9, 9), settings.weights)
     for pair in range(2):
         wanted = torch.zeros(5, 9, dtype=torch.float64)
@@ -89,7 +90,7 @@ def test_edited_attention_is_that_of_edited_probabilities(repeats):
             column = sum(row[s] * probabilities[2 * pair, :, s] for s in range(9) if row[s])
             wanted[:, token] = probabilities[2 * pair + 1, :, token] if not row.any() else column
             wanted[:, token] *= mapping.factors[token]
-        torch.testing.assert_close(found[2 * pair + 1], wanted @ v[2 * pair + 1])
+        torch.testing.assert_close(found[pair], wanted @ v[2 * pair + 1])
 
 
 class Exchanged(AttnProcessor2_0):
@@ -190,12 +191,20 @@ def test_words_of_the_blend_are_looked_up(tiny_pipelines):
 def test_an_inverted_picture_is_edited(tiny_pipelines):
     pipeline = with_scheduler(tiny_pipelines.fidelity, "ddim")
     inverted = invert(pipeline, photo(), SOURCE, steps=4, guidance_scale=4.0, iterations=2)
-    found = edit(pipeline, SOURCE, SWAPPED, inversion=inverted, **OPTIONS)
+    found = edit(pipeline, SOURCE, SWAPPED, inversion=inverted)  # it knows its size, steps and guidance
     assert np.abs(np.asarray(found.source, int) - np.asarray(inverted.reconstruction, int)).max() <= 2
     assert found.picture.size == found.source.size and found.picture != found.source
-    for given, told in (({"steps": 5}, "inverted in 4"), ({"sampler": "plms"}, "ddim or euler")):
+    for given, told in (
+        ({"steps": 5}, "steps is 5: the picture was inverted with 4"),
+        ({"guidance_scale": 1.0}, "inverted with 4.0"),
+        ({"height": 64}, "height is 64"),
+        ({"negative_prompt": "blurry"}, "negative_prompt is 'blurry'"),
+        ({"sampler": "plms"}, "ddim or euler"),
+    ):
         with pytest.raises(RealCompoError, match=told):
-            edit(pipeline, SOURCE, SWAPPED, inversion=inverted, **(OPTIONS | given))
+            edit(pipeline, SOURCE, SWAPPED, inversion=inverted, **given)
+    with pytest.raises(RealCompoError, match="prompt is"):
+        edit(pipeline, REFINED, SWAPPED, inversion=inverted)
 
 
 def test_long_prompts_are_edited_in_chunks(tiny_pipelines):

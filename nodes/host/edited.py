@@ -29,7 +29,6 @@ from .messages import warn_on_node
 from .unet_attention import patch_key
 
 KEY = "realcompo_prompt_to_prompt"  # of the wrapper, and in the options of the conditioning
-BLEND_DOWNSAMPLING = 4  # of the layers whose maps say where to blend, where the network has such
 NOT_WIRED = (
     "Prompt-to-Prompt changes nothing: the sampler's positive conditioning is not the one that it gives out. Wire its "
     "outputs `positive` and `latent` to the sampler"
@@ -38,16 +37,19 @@ NOT_WIRED = (
 
 def pairs_of_texts(clip: Any, prompt: str, edited: str) -> list:
     """Conditioning of two rows, the source prompt's and the edited one's."""
-    (first, options), (second, other) = (
-        clip.encode_from_tokens_scheduled(clip.tokenize(text))[0] for text in (prompt, edited)
-    )
+    both = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, edited))
+    return [_pair(*entries) for entries in zip(*both, strict=True)]  # one, but for a CLIP that changes over the steps
+
+
+def _pair(entry: tuple[Tensor, dict], edited: tuple[Tensor, dict]) -> list:
+    (first, options), (second, other) = entry, edited
     length = math.lcm(first.shape[1], second.shape[1])  # as the host itself brings texts to one length
     rows = torch.cat([text.repeat(1, length // text.shape[1], 1) for text in (first, second)])
     pooled = [found.get("pooled_output") for found in (options, other)]
     own = {**options, KEY: True}
     if None not in pooled:
         own["pooled_output"] = torch.cat(pooled)
-    return [[rows, own]]
+    return [rows, own]
 
 
 def pairs_of_latents(latent: dict) -> dict:
@@ -93,8 +95,7 @@ class _Sampling:
     def __init__(self, edit: Edit, settings: PromptToPrompt, columns, layout: Layout | None, layers: tuple[Layer, ...]):
         self._edit, self._settings, self._columns, self._layout = edit, settings, columns, layout
         self._layers = layers
-        read = {layer for layer in layers if layer.downsampling == BLEND_DOWNSAMPLING} or set(layers)
-        self._read = read if columns is not None else set()
+        self._read = set(Blend(settings, columns).read_layers(layers))
         self._schedule: Schedule | None = None
         self._ours: set = set()  # identities of the conditionings that are pairs
         self._blend: Blend | None = None

@@ -57,6 +57,11 @@ def inverted(
     network = model.get_model_object("diffusion_model")
     if not isinstance(network, UNetModel):
         raise RealCompoError(f"{type(network).__name__}: pictures are inverted by SD1.x, SD2.x and SDXL models")
+    if len(negative) != 1:
+        raise RealCompoError(
+            f"the CLIP makes {len(negative)} conditionings of the negative prompt, as one with scheduled hooks does: "
+            "take the hooks off it"
+        )
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(1.0)

@@ -22,6 +22,7 @@ from ..errors import RealCompoError
 from ..files import replacing
 from ..guidance.trace import Trace
 from ..layout import Layout
+from ..text.words import words_in_a_row
 
 START, END, PADDING = "<start>", "<end>", "<padding>"
 VERSION = 1  # of the NPZ file
@@ -171,15 +172,9 @@ class BranchMaps:
     def find(self, phrase: str, conditioning: str = "positive") -> WordColumns:
         """The words of `phrase`, where they first stand in a row, as one. Raises RealCompoError if they do not."""
         own = self.words.get(conditioning, [])
-        wanted = _plain(phrase)
-        for first in range(len(own)):
-            joined = ""
-            for last in range(first, len(own)):
-                joined += _plain(own[last].text)  # tokenizers split "t-shirt" into three
-                if joined == wanted:
-                    return WordColumns(phrase.strip(), tuple(c for word in own[first : last + 1] for c in word.columns))
-                if not wanted.startswith(joined):
-                    break
+        found = words_in_a_row(phrase, [word.text for word in own])
+        if found is not None:
+            return WordColumns(phrase.strip(), tuple(c for word in own[found] for c in word.columns))
         raise RealCompoError(
             f"{phrase!r} is not in the {conditioning} prompt of branch {self.name}. Its words: "
             f"{', '.join(word.text for word in own) or 'none'}"
@@ -372,7 +367,3 @@ def _npz(path: Path) -> Path:
 
 def _words(prompt: PromptWords, column: Mapping[int, int]) -> list[WordColumns]:
     return [WordColumns(text, tuple(column[token] for token in tokens)) for text, tokens in prompt.words]
-
-
-def _plain(text: str) -> str:
-    return "".join(text.split()).casefold()

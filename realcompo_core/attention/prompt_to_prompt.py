@@ -6,7 +6,7 @@ it. Rows of a batch are pairs, source and edited in turn. q, k and v are (rows, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -17,13 +17,10 @@ from torch import Tensor
 from ..errors import RealCompoError
 from ..text.prompt_edit import Words, token_mapping
 from .columns import attention_columns
-from .source import AttentionEvent
+from .source import AttentionEvent, Layer
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A backend's attention."""
-FINEST_SELF = (
-    2  # self-attention is kept at so many times fewer pixels a side than the latent's, and below (theirs: 32²)
-)
+FINEST_SELF = 2  # the least downsampling of maps whose self-attention is kept (theirs: 32² of a latent of 64²)
+BLEND_DOWNSAMPLING = 4  # of the layers whose maps say where to blend, where the network has such
 
 
 @dataclass(frozen=True)
@@ -97,14 +94,6 @@ class Edit:
         return tuple(values.repeat(1, v.shape[1] // values.shape[1], 1) for values in (taken, own))
 
 
-def edited_cross_attention(attend: Attend, q: Tensor, k: Tensor, v: Tensor, edit: Edit) -> Tensor:
-    """Cross-attention of pairs, the edited rows with what they take from the source's."""
-    taken, own = edit.cross_values(v[1::2])
-    out = attend(q, k, torch.stack([v[::2], own], 1).flatten(0, 1))
-    kept = attend(q[::2], k[::2], taken)
-    return torch.stack([out[::2], out[1::2] + kept], 1).flatten(0, 1)
-
-
 def source_of_pairs(rows: Tensor) -> Tensor:
     """The source's rows in the place of the edited ones': queries or keys of a self-attention that is kept."""
     return rows[::2].repeat_interleave(2, 0)
@@ -125,9 +114,11 @@ class Blend:
         self._settings, self._columns, self._regions = settings, columns, regions
         self._total: dict[tuple[int, int], Tensor] = {}
 
-    @property
-    def reads_maps(self) -> bool:
-        return self._columns is not None
+    def read_layers(self, layers: Sequence[Layer]) -> list[Layer]:
+        """Those of a network's layers that are to be read; none where regions are given."""
+        if self._columns is None:
+            return []
+        return [layer for layer in layers if layer.downsampling == BLEND_DOWNSAMPLING] or list(layers)
 
     def read(self, event: AttentionEvent) -> None:
         """Adds up one layer's attention to the phrases. Its rows are pairs."""

@@ -21,7 +21,7 @@ from ..errors import RealCompoError
 from ..sampling.inversion import ddim_inversion, null_text_inversion, psnr
 from ..sampling.samplers import Step, euler
 from .branch import joined
-from .latents import decode, encode
+from .latents import decode, encode, picture_size
 from .recording import record
 from .schedule import NoiseSchedule
 from .text_conditioning import count_chunks, text_conditioning
@@ -39,6 +39,10 @@ class Inversion:
     psnr_of_autoencoder: between the picture and its latent decoded, which no inversion exceeds by much.
     """
 
+    prompt: str
+    negative_prompt: str
+    steps: int
+    guidance_scale: float
     latents: Tensor
     nulls: list[Tensor] | None
     picture: Image.Image
@@ -74,10 +78,7 @@ def invert(
         raise RealCompoError(
             f"steps {steps}, iterations {iterations}, refinements {refinements}: at least 1 step, and no less than 0"
         )
-    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    size = height or side, width or side
-    if size[0] % 8 or size[1] % 8:
-        raise RealCompoError(f"the picture's size {size[1]}x{size[0]} is not divisible by 8")
+    size = picture_size(pipeline, height, width)
     picture = _cut(picture, size)
     network = _Network(pipeline, prompt, negative_prompt, size)
     schedule = network.schedule
@@ -119,6 +120,10 @@ def invert(
         (reconstruction,) = decode(pipeline, schedule.parametrisation.scale_input(x, sigmas[-1]))
         (best,) = decode(pipeline, signal)
     return Inversion(
+        prompt,
+        negative_prompt,
+        steps,
+        guidance_scale,
         latents,
         nulls,
         picture,

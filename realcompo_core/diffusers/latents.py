@@ -10,6 +10,17 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from torch import Tensor, nn
 
+from ..errors import RealCompoError
+
+
+def picture_size(pipeline: DiffusionPipeline, height: int | None, width: int | None) -> tuple[int, int]:
+    """Height and width in pixels, the model's own where they are not given. Raises RealCompoError for odd ones."""
+    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    height, width = height or side, width or side
+    if height % 8 or width % 8:
+        raise RealCompoError(f"the picture's size {width}x{height} is not divisible by 8")
+    return height, width
+
 
 def encode(pipeline: DiffusionPipeline, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents, (B, C, h, w) in fp32, of pictures (B, 3, H, W) in -1..1."""

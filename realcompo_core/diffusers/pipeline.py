@@ -37,7 +37,7 @@ from ..text.tokens import prompt_spans
 from .branch import ComposedPart, RegionalPhrase, UNetBranch
 from .conditioners import conditioners
 from .controlnet import control_networks
-from .latents import decode
+from .latents import decode, picture_size
 from .matching import check_match, is_sdxl_file
 from .request import Control, Request
 from .schedule import NoiseSchedule
@@ -171,7 +171,7 @@ class RealCompoPipeline:
         if not 0 <= beta <= 1:
             raise RealCompoError(f"beta is {beta}: it is a share of the steps, from 0 to 1")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        size = self._size(height, width)
+        size = picture_size(self.pipelines[0], height, width)
         layouts = self._layouts(prompts, layout, provider, size[::-1])
         negatives = [_joined_text(negative_prompt, item.negative) for item in layouts]
         sigmas = self.schedules[0].sigmas(steps)
@@ -198,14 +198,6 @@ class RealCompoPipeline:
         balancer.finish()
         latents = self.schedules[0].parametrisation.scale_input(x, sigmas[-1])
         return Output(decode(self.pipelines[0], latents), layouts, balancer.trace, latents)
-
-    def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width in pixels, the fidelity model's own where they are not given."""
-        fidelity = self.pipelines[0]
-        height, width = (n or fidelity.unet.config.sample_size * fidelity.vae_scale_factor for n in (height, width))
-        if height % 8 or width % 8:
-            raise RealCompoError(f"the picture's size {width}x{height} is not divisible by 8")
-        return height, width
 
     def _layouts(self, prompts, layout, provider, size: tuple[int, int]) -> list[Layout]:
         """One a prompt. size: width and height."""

@@ -24,13 +24,13 @@ from ..text.prompt_edit import tokens_of
 from ..text.tokens import word_tokens
 from .branch import joined
 from .inversion import Inversion
-from .latents import decode
+from .latents import decode, picture_size
 from .pipeline import check_sampling, noise_of, sampler_of
 from .schedule import NoiseSchedule
 from .text_conditioning import count_chunks, text_conditioning
 from .unet_attention import UNetAttention
 
-BLEND_DOWNSAMPLING = 4  # of the layers whose maps say where to blend, where the network has such
+STEPS, GUIDANCE = 50, 7.5  # where neither is given
 
 
 @dataclass(frozen=True)
@@ -54,35 +54,34 @@ def edit(
     negative_prompt: str | None = None,
     height: int | None = None,
     width: int | None = None,
-    steps: int = 50,
+    steps: int | None = None,
     sampler: str = "ddim",
-    guidance_scale: float = 7.5,
+    guidance_scale: float | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Edited:
     """The picture that an SD1.x, SD2.x or SDXL pipeline draws of a prompt, and what the edited prompt makes of it.
 
-    layout: objects outside of whose regions the picture is kept. inversion: of a picture of yours by this pipeline and
-    this prompt, which is edited then; its steps, size and guidance_scale must be given again, and the sampler ddim or
-    euler. The rest is as in `RealCompoPipeline.__call__`.
+    layout: objects outside of whose regions the picture is kept. steps: 50, and guidance_scale: 7.5, where nothing else
+    is said. inversion: of a picture of yours by this pipeline and this prompt, which is edited then; it brings its own
+    size, steps, guidance and unconditional texts, and no seed is needed. The rest is as in
+    `RealCompoPipeline.__call__`. Raises RealCompoError for what does not fit to the inversion.
     """
     settings = settings or PromptToPrompt()
-    check_sampling(sampler, steps)
     if layout is not None and settings.blend is not None:
         raise RealCompoError("layout and blend both say where the picture may change: give one of them")
-    if inversion is not None and sampler not in ("ddim", "euler"):
-        raise RealCompoError(f"sampler is {sampler!r}: an inverted picture is drawn again by ddim or euler")
-    if inversion is not None and inversion.nulls is not None and len(inversion.nulls) != steps:
-        raise RealCompoError(f"steps is {steps}: the picture was inverted in {len(inversion.nulls)}")
+    if inversion is not None:
+        given = {"prompt": prompt, "steps": steps, "guidance_scale": guidance_scale, "negative_prompt": negative_prompt}
+        _check_inversion(inversion, sampler, given | {"height": height, "width": width})
+        steps, guidance_scale = inversion.steps, inversion.guidance_scale
+        negative_prompt = inversion.negative_prompt or None
+        height, width = inversion.picture.size[::-1]
+    steps, guidance_scale = steps or STEPS, GUIDANCE if guidance_scale is None else guidance_scale
+    check_sampling(sampler, steps)
     schedule = NoiseSchedule(pipeline.scheduler)
     sigmas = schedule.sigmas(steps)
-    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    size = height or side, width or side
-    if inversion is not None:
-        size = tuple(n * pipeline.vae_scale_factor for n in inversion.latents.shape[-2:])
-    if size[0] % 8 or size[1] % 8:
-        raise RealCompoError(f"the picture's size {size[1]}x{size[0]} is not divisible by 8")
+    size = picture_size(pipeline, height, width)
     texts = _Texts(pipeline, prompt, edited_prompt, negative_prompt, size)
     own = Edit(settings, *texts.words, texts.lengths)
     noise = noise_of(pipeline, size, [seed])[0] if inversion is None else inversion.latents[0]
@@ -112,6 +111,21 @@ def edit(
     latents = schedule.parametrisation.scale_input(x, sigmas[-1])
     source, picture = decode(pipeline, latents)
     return Edited(source, picture, latents)
+
+
+def _check_inversion(inversion: Inversion, sampler: str, given: dict) -> None:
+    """given: what was said of what the inversion knows itself; None where nothing was."""
+    height, width = inversion.picture.size[::-1]
+    known = {"height": height, "width": width} | {
+        name: getattr(inversion, name) for name in ("prompt", "steps", "guidance_scale", "negative_prompt")
+    }
+    for name, value in given.items():
+        if value is not None and value != known[name]:
+            raise RealCompoError(
+                f"{name} is {value!r}: the picture was inverted with {known[name]!r}; leave it, or invert anew"
+            )
+    if sampler not in ("ddim", "euler"):
+        raise RealCompoError(f"sampler is {sampler!r}: an inverted picture is drawn again by ddim or euler")
 
 
 class _Texts:
@@ -154,7 +168,7 @@ class _EditedNetwork:
 
     def __init__(self, unet: nn.Module, edit: Edit, blend: Blend | None):
         self._edit, self._source = edit, UNetAttention(unet)
-        self._blend = blend if blend is not None and blend.reads_maps else None
+        self._blend, self._read = blend, blend.read_layers(self._source.layers) if blend is not None else []
         layers = {layer.name.removesuffix(".attn2"): layer for layer in self._source.layers}
         blocks = [(name, block) for name, block in unet.named_modules() if isinstance(block, BasicTransformerBlock)]
         self._blocks = [(layers[name], block) for name, block in blocks if name in layers]
@@ -171,19 +185,14 @@ class _EditedNetwork:
             if self._edit.keeps_cross(progress):
                 hooks += _CrossAttention(block.attn2, layer, self._edit, guided).hooks()
         try:
-            if self._blend is None:
+            if not self._read:
                 yield
             else:
-                with self._source.emitting(self._blend.read, NetworkPass(size, conditionings), self._read_layers):
+                with self._source.emitting(self._blend.read, NetworkPass(size, conditionings), self._read):
                     yield
         finally:
             for hook in hooks:
                 hook.remove()
-
-    @property
-    def _read_layers(self) -> list[Layer]:
-        found = [layer for layer in self._source.layers if layer.downsampling == BLEND_DOWNSAMPLING]
-        return found or list(self._source.layers)
 
 
 def _pairs(rows: Tensor, guided: bool) -> slice:

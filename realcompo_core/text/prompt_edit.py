@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RealCompoError
+from .words import plain, words_in_a_row
 
 Words = Sequence[tuple[str, Sequence[int]]]
 """A prompt's words, each with the indices of its tokens."""
@@ -42,7 +43,7 @@ def token_mapping(
     phrases of the edited prompt (re-weighting). Raises RealCompoError for a phrase that is not there.
     """
     matrix = torch.zeros(lengths[1], lengths[0])
-    ours, theirs = ([_plain(text) for text, _ in words] for words in (source, edited))
+    ours, theirs = ([plain(text) for text, _ in words] for words in (source, edited))
     for kind, a, a_end, b, b_end in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
         if kind == "equal" or (kind == "replace" and a_end - a == b_end - b):
             for (_, from_tokens), (_, to_tokens) in zip(source[a:a_end], edited[b:b_end], strict=True):
@@ -72,17 +73,9 @@ def _without_words(words: Words, length: int) -> list[int]:
 
 def tokens_of(phrase: str, words: Words) -> list[int]:
     """The tokens of a phrase where it first stands in a prompt. Raises RealCompoError where it does not."""
-    wanted = _plain(phrase)
-    for first in range(len(words)):
-        joined = ""
-        for last in range(first, len(words)):
-            joined += _plain(words[last][0])
-            if joined == wanted:
-                return [token for _, tokens in words[first : last + 1] for token in tokens]
-    raise RealCompoError(
-        f"{phrase!r} is not in the prompt, whose words are {', '.join(text for text, _ in words) or 'none'}"
-    )
-
-
-def _plain(text: str) -> str:
-    return "".join(text.split()).casefold()
+    found = words_in_a_row(phrase, [text for text, _ in words])
+    if found is None:
+        raise RealCompoError(
+            f"{phrase!r} is not in the prompt, whose words are {', '.join(text for text, _ in words) or 'none'}"
+        )
+    return [token for _, tokens in words[found] for token in tokens]

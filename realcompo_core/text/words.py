@@ -273,3 +273,25 @@ def _lemma(word: str) -> str:
 def _is_unspaced(word: str) -> bool:
     """Whether `word` is of a script without spaces: not ASCII and without case (Chinese, Japanese, Thai, emoji)."""
     return not word.isascii() and word.upper() == word.lower()
+
+
+def plain(text: str) -> str:
+    """The text without spaces and capitals."""
+    return "".join(text.split()).casefold()
+
+
+def words_in_a_row(phrase: str, words: Sequence[str]) -> slice | None:
+    """Where words that make up `phrase` first stand in a row; None where they do not.
+
+    Tokenizers split "t-shirt" into three: spaces do not count.
+    """
+    wanted = plain(phrase)
+    for first in range(len(words)):
+        joined = ""
+        for last in range(first, len(words)):
+            joined += plain(words[last])
+            if joined == wanted:
+                return slice(first, last + 1)
+            if not wanted.startswith(joined):
+                break
+    return None
