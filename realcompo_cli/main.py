@@ -6,8 +6,6 @@ Commands import what they need when they run, so that `realcompo --help` answers
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,9 +24,10 @@ from typer.core import TyperGroup
 from realcompo_core.errors import RealCompoError
 
 from . import train_commands
+from .bench.commands import bench
 from .consoles import err, out
 from .files import Files
-from .processes import is_first_to_say
+from .processes import command_line, is_first_to_say
 
 if TYPE_CHECKING:
     from realcompo_core.diffusers import RealCompoPipeline
@@ -205,13 +204,15 @@ SystemOption = Annotated[
         "boxdiff",
         "composable",
         "structured",
+        "dit",
     ],
     typer.Option(
         help="Of the bundled models. v1: GLIGEN's gated layers follow the boxes; v1_guided: Layout Guidance moves its "
         "latent as well; v1_excited: v1 with Attend-and-Excite on the fidelity branch; v2: v1 with a fidelity branch "
         "fine-tuned by TokenCompose; v3 and v4: Layout Guidance on the fidelity branch of v1 and v2; segmentation: a "
         "ControlNet that is shown the layout; phrases: a prompt for each region; attend_and_excite, boxdiff, "
-        "composable and structured: these methods on the text-to-image model."
+        "composable and structured: these methods on the text-to-image model; dit: a small transformer of SD3's kind, "
+        "and the same with a layout LoRA under regional attention."
     ),
 ]
 
@@ -247,7 +248,7 @@ def demo(
     given |= {"schedule": schedule, "t0": t0, "t1": t1}
     with kept_files(output) as files:
         with out.status("Loading the models"):
-            from shapescenes import DEFAULTS
+            from shapescenes import DEFAULTS, DIT_DEFAULTS
 
             from .demo import check_words, judge_notes, load_demo
             from .runs import balance_settings, report_on
@@ -257,7 +258,8 @@ def demo(
             check_words(prompt, layout)
             write_layout(files, layout)
             pipeline, controls = load_demo(system)
-        settings = DEFAULTS | {"seed": seed, "balance": balance, "controls": controls}
+        own = DIT_DEFAULTS if system == "dit" else DEFAULTS
+        settings = own | {"seed": seed, "balance": balance, "controls": controls}
         if steps:
             settings["steps"] = steps
         runs = sample_all(pipeline, prompt, layout, settings, alone=True, files=files)
@@ -804,6 +806,7 @@ app.command()(train_commands.prepare)
 app.command()(train_commands.check)
 app.command()(train_commands.shards)
 app.command()(train_commands.train)
+app.add_typer(bench, name="bench")
 
 
 @contextmanager
@@ -959,7 +962,3 @@ def size_of(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and 1 <= int(width) <= 8192 and 1 <= int(height) <= 8192):
         raise typer.BadParameter(f"{text!r} is no size: write for example 512x512 (1 to 8192 pixels)")
     return int(width), int(height)
-
-
-def command_line() -> str:
-    return shlex.join(["realcompo", *sys.argv[1:]])

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from realcompo_core.diffusers import Control, Output, RealCompoPipeline
-from realcompo_core.diffusers.unet_attention import UNetAttention
+from realcompo_core.diffusers.denoisers import denoiser_of, network_of
 from realcompo_core.errors import RealCompoError
 from realcompo_core.guidance.named_settings import balance_settings, named_settings, unused
 from realcompo_core.guidance.settings import BalanceSettings
@@ -31,7 +31,7 @@ from shapescenes.measuring import as_tensor, judge_pictures, real_features
 from shapescenes.measuring import measures as scene_measures
 from shapescenes.world import held_out_scenes
 
-from .files import Files, png
+from .files import Files, fingerprint_of, png
 from .runs import ALONE, MemoryFullError, own_version, versions
 from .systems import Models
 
@@ -109,7 +109,7 @@ def check_settings(pipeline: RealCompoPipeline, settings: Sequence[Mapping[str, 
             raise RealCompoError("layout_guidance has no meaning: the spatial branch has Layout Guidance of its own")
     for layers in dict.fromkeys(named["layers"] for named in settings):
         for each in pipeline.pipelines:
-            UNetAttention(each.unet).choose(layers)
+            denoiser_of(network_of(each)).source().choose(layers)
 
 
 @dataclass(frozen=True)
@@ -354,12 +354,6 @@ def named_models(models: Models) -> dict[str, Any]:
     found = {}
     for name, value in asdict(models).items():
         paths = [value] if isinstance(value, Path) else value if name == "controlnets" else []
-        files = [{"path": str(path.resolve()), "files": _fingerprint(path)} for path in paths]
+        files = [{"path": str(path.resolve()), "files": fingerprint_of(path)} for path in paths]
         found[name] = files or (list(value) if isinstance(value, tuple) else value)
     return found
-
-
-def _fingerprint(path: Path) -> str:
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:10]

@@ -14,11 +14,10 @@ from rich.text import Text
 from realcompo_core.errors import RealCompoError
 
 from .consoles import err, out
-from .processes import is_main_process
+from .processes import INTERRUPTED, is_main_process
 
 BUNDLED = "shapescenes"
 SHOWN_PROBLEMS = 50
-INTERRUPTED = 130  # exit code of a run that Ctrl-C stopped, as that of a shell's
 
 DataArgument = Annotated[
     Path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,15 @@ def read_file(path: str | Path) -> bytes:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_bytes()
+
+
+def cache_folder(name: str) -> Path:
+    """`$XDG_CACHE_HOME/realcompo/NAME` (default `~/.cache`), on Windows under `%LOCALAPPDATA%`."""
+    if sys.platform == "win32":
+        folder = Path(os.environ["LOCALAPPDATA"])
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return folder / "realcompo" / name
 
 
 @contextmanager

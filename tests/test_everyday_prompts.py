@@ -5,10 +5,10 @@
 
 import os
 import random
-import time
 from collections import Counter
 
 import pytest
+from endless import ends
 from fuzzed_text import EVERYDAY, fuzzed_prompt
 
 from benchmarks.layout_checks import problems
@@ -22,7 +22,6 @@ SHARE = 0.95  # of the prompts that have to hold
 
 FUZZED = int(os.environ.get("REALCOMPO_FUZZED_PROMPTS", "10000"))
 BATCHES = 10
-SLOWEST = 3.0  # seconds of this process for one prompt
 
 
 def propose(prompt):
@@ -77,13 +76,12 @@ def test_fuzzed_prompts_raise_named_errors_only(seed):
     provider = RulesProvider()
     for _ in range(FUZZED // BATCHES):
         prompt = fuzzed_prompt(rng)
-        start = time.process_time()
         try:
-            layout = provider.propose(prompt, SQUARE)
+            with ends():
+                layout = provider.propose(prompt, SQUARE)
         except RealCompoError as error:
             assert str(error)
         except Exception as error:
             raise AssertionError(f"{error!r} for prompt {prompt!r}") from error
         else:
             layout.validate(prompt)
-        assert (taken := time.process_time() - start) < SLOWEST, f"{taken:.1f} s for prompt {prompt!r}"

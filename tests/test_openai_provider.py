@@ -7,6 +7,7 @@ import time
 
 import jsonschema
 import pytest
+from endless import ends
 from scripted_server import SECRET, drip, echo_key, hang, hang_up, say, send, serving
 
 from realcompo_core.errors import Cancelled, ProviderError, ReplyError
@@ -169,13 +170,13 @@ def test_a_server_that_fails_while_it_corrects():
 
 def test_the_timeout_counts_for_both_questions():
     def late(handler):
-        handler.server.released.wait(0.3)
+        handler.server.released.wait(2.5)
         say("An owl is a bird.")(handler)
 
     start = time.monotonic()
-    with serving(late, hang) as server, pytest.raises(ReplyError, match="within 0.6 s"):
-        ask(server, timeout=0.6)
-    assert 0.5 < time.monotonic() - start < 0.85
+    with serving(late, hang) as server, pytest.raises(ReplyError, match="within 3 s"):
+        ask(server, timeout=3.0)
+    assert time.monotonic() - start < 5  # each with a timeout of its own: 5.5
 
 
 def test_a_long_reply_is_quoted_in_part_and_without_its_reasoning():
@@ -300,11 +301,9 @@ def test_wrong_content_type_around_a_right_answer_does_not_matter():
         assert len(ask(server).objects) == 2
 
 
-def test_huge_reply_is_refused_quickly():
-    start = time.monotonic()
-    with serving(say("[" * 3_000_000)) as server, pytest.raises(ReplyError, match="3000000 characters"):
+def test_huge_reply_is_refused():
+    with ends(), serving(say("[" * 3_000_000)) as server, pytest.raises(ReplyError, match="3000000 characters"):
         ask(server)
-    assert time.monotonic() - start < 3
 
 
 def test_key_echoed_in_a_reply_is_hidden():
@@ -315,21 +314,17 @@ def test_key_echoed_in_a_reply_is_hidden():
 
 @pytest.mark.parametrize("script", [hang, drip])
 def test_slow_server_runs_into_the_timeout(script):
-    start = time.monotonic()
-    with serving(script) as server, pytest.raises(ProviderError, match="within 0.3 s: raise the timeout"):
+    with ends(), serving(script) as server, pytest.raises(ProviderError, match="within 0.3 s: raise the timeout"):
         ask(server, timeout=0.3)
-    assert time.monotonic() - start < 1.5
 
 
 @pytest.mark.parametrize("script", [hang, drip])
 def test_cancel_ends_the_wait(script):
     cancel = threading.Event()
-    with serving(script) as server:
+    with ends(), serving(script) as server:
         threading.Timer(0.2, cancel.set).start()
-        start = time.monotonic()
-        with pytest.raises(Cancelled):
-            ask(server, timeout=10, cancelled=cancel.is_set)
-        assert time.monotonic() - start < 0.5
+        with pytest.raises(Cancelled):  # a ProviderError at the timeout, otherwise
+            ask(server, timeout=60, cancelled=cancel.is_set)
 
 
 def test_absent_server_is_named():

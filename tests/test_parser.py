@@ -1,10 +1,10 @@
 """The dependency parser against spaCy's own parses with the same weights, and what it must not do."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
+from endless import ends
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,7 +55,6 @@ def test_any_text_gives_a_forest(text):
 
 
 @pytest.mark.parametrize("text", ["a " * 2000, "(" * 2000, "dog, " * 1000, "x" * 4000])
-def test_long_text_takes_bounded_time(text):
-    start = time.process_time()
-    parse(tokens_of(text))
-    assert time.process_time() - start < 5
+def test_long_text_ends(text):
+    with ends():
+        parse(tokens_of(text))

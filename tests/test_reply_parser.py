@@ -2,9 +2,10 @@
 
 import json
 import re
-import time
+from contextlib import suppress
 
 import pytest
+from endless import ends
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -212,13 +213,9 @@ def test_text_provider_parses_its_reply():
     ],
     ids=lambda reply: reply[:12],
 )
-def test_bombs_take_bounded_time(reply):
-    start = time.process_time()
-    try:
+def test_bombs_end(reply):
+    with ends(), suppress(ReplyError):
         parse_reply(reply)
-    except ReplyError:
-        pass
-    assert time.process_time() - start < 5
 
 
 PIECES = st.sampled_from(

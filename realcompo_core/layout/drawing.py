@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -19,27 +20,34 @@ PLATE = (25, 25, 30)
 ASCII_PUNCTUATION = str.maketrans("‘’“”–—×", "''\"\"--x")  # for Pillow's own font; accents are dropped
 
 
-def draw_layout(layout: Layout, size: Size = (512, 512), background: Image.Image | None = None) -> Image.Image:
+def draw_layout(
+    layout: Layout,
+    size: Size = (512, 512),
+    background: Image.Image | None = None,
+    colors: Sequence[RGB] | None = None,
+) -> Image.Image:
     """The layout as an RGB picture of `size` (width, height) pixels, over `background` scaled to that size.
 
-    Each box has a label with its phrase, in the object's colour. Masks are filled. Keypoints are dots, joined by limbs
-    if they are OpenPose's 18. The layout's background and negative phrases, if any, are written at the bottom.
+    Each box has a label with its phrase, in the object's colour: that of `colors`, one for each object, or `color_of`
+    its place in the layout. Masks are filled. Keypoints are dots, joined by limbs if they are OpenPose's 18. The
+    layout's background and negative phrases, if any, are written at the bottom.
     """
+    colors = colors or [color_of(index) for index in range(len(layout.objects))]
     picture = Image.new("RGB", size, PAPER) if background is None else background.convert("RGB").resize(size)
     line = max(1, min(size) // 200)
     by_area = sorted(enumerate(layout.objects), key=lambda pair: -_area(pair[1].box))  # small ones stay visible
     for index, item in by_area:
-        picture.paste(color_of(index), mask=_fill(item, size))
+        picture.paste(colors[index], mask=_fill(item, size))
     draw = ImageDraw.Draw(picture)
     for index, item in by_area:
-        draw.rectangle(_pixels(item.box, size), outline=color_of(index), width=line)
-        _draw_keypoints(draw, item, size, color_of(index), line)
+        draw.rectangle(_pixels(item.box, size), outline=colors[index], width=line)
+        _draw_keypoints(draw, item, size, colors[index], line)
 
     font = ImageFont.load_default(size=max(9, min(size) // 38))
     bottom = _draw_caption(picture, layout, font)
     plates: list[Box] = []
     for index, item in by_area[::-1]:  # a small box has the fewest places for its label
-        plates.append(_draw_label(draw, item, size, color_of(index), font, bottom, plates))
+        plates.append(_draw_label(draw, item, size, colors[index], font, bottom, plates))
     return picture
 
 

@@ -174,8 +174,7 @@ def _description(element: dict, path: str) -> str:
 
 
 def _label(box: dict, path: str) -> str:
-    metadata = box.get("metadata") or {}
-    label = box.get("label") or metadata.get("desc") or metadata.get("text")
+    label = label_of(box)
     if not label:
         raise EmptyPhraseError(f"{path}: neither label nor metadata.desc in {short(box)}, give phrases")
     return label
@@ -188,6 +187,12 @@ def one_phrase_each(phrases: str | Sequence[str], count: int, what: str) -> list
     if len(phrases) != count:
         raise PhraseCountError(f"{count} {what} but {len(phrases)} phrases {phrases}: give one each, or one for all")
     return phrases
+
+
+def label_of(box: Mapping) -> str | None:
+    """What a box says that it holds: its `label`, `metadata.desc` or `metadata.text`."""
+    metadata = box.get("metadata") or {}
+    return box.get("label") or metadata.get("desc") or metadata.get("text")
 
 
 def number(holder: dict | Sequence, key: str | int, path: str) -> float:

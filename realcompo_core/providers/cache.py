@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from ..files import write_file
+from ..files import cache_folder, write_file
 from ..layout import Layout
 from .openai_server import OpenAIProvider
 
@@ -26,7 +24,7 @@ class CachedProvider:
     def __init__(self, provider: OpenAIProvider, folder: Path | None = None):
         self.provider = provider
         self.name = provider.name
-        self.folder = cache_folder() if folder is None else Path(folder)
+        self.folder = cache_folder("layouts") if folder is None else Path(folder)
 
     def propose(self, prompt: str, size: tuple[int, int]) -> Layout:
         request = self.provider.request_key(size, prompt=prompt)
@@ -49,12 +47,3 @@ class CachedProvider:
         except OSError as error:
             warnings.warn(f"the layout is not cached, {path} cannot be written: {error}", stacklevel=3)
         return layout
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/realcompo/layouts` (default `~/.cache`), on Windows under `%LOCALAPPDATA%`."""
-    if sys.platform == "win32":
-        folder = Path(os.environ["LOCALAPPDATA"])
-    else:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return folder / "realcompo" / "layouts"
