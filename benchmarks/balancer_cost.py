@@ -32,7 +32,7 @@ from benchmarks.balancer_rules import HalfLookahead
 from benchmarks.measuring import peak_bytes, seconds
 from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.targets import Targets, object_targets
-from realcompo_core.diffusers.branch import UNetBranch
+from realcompo_core.diffusers.branch import DenoiserBranch
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.diffusers.unet_attention import UNetAttention
 from realcompo_core.guidance.balancer import Balancer
@@ -72,7 +72,7 @@ def targets() -> Targets:
     return object_targets([TOKENS], [lambda h, w: region_maps(LAYOUT, [[0], [1]], h, w)])
 
 
-def build_branches(small: bool, layers: int | str, device: torch.device, dtype: torch.dtype) -> list[UNetBranch]:
+def build_branches(small: bool, layers: int | str, device: torch.device, dtype: torch.dtype) -> list[DenoiserBranch]:
     schedule = noise_schedule()
     branches = []
     for name, gated in (("fidelity", False), ("spatial", True)):
@@ -88,7 +88,7 @@ def build_branches(small: bool, layers: int | str, device: torch.device, dtype: 
                 text["cross_attention_kwargs"] = {"gligen": objects}
             halves.append(text)
         objective = Objective(UNetAttention(unet).choose(layers), targets())
-        branches.append(UNetBranch(name, unet, schedule, *halves, 7.5, objective=objective))
+        branches.append(DenoiserBranch(name, unet, schedule, *halves, 7.5, objective=objective))
     return branches
 
 

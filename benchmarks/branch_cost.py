@@ -32,7 +32,7 @@ from PIL import Image
 from benchmarks.balancer_cost import LAYOUT, SIGMAS, TEXT_TOKENS, build_unet, noise_schedule, second_step, targets
 from benchmarks.measuring import cost, peak_bytes
 from realcompo_core.attention.losses import Objective
-from realcompo_core.diffusers.branch import RegionalPhrase, UNetBranch
+from realcompo_core.diffusers.branch import DenoiserBranch, RegionalPhrase
 from realcompo_core.diffusers.conditioners import Gligen, open_gates
 from realcompo_core.diffusers.controlnet import ControlNets
 from realcompo_core.diffusers.request import Control, Request, UNetPass
@@ -64,14 +64,14 @@ class Grounding(Gligen):
         self._closed_below = 0.0
 
 
-def build(unet: UNet2DConditionModel, *conditioners: Callable[[UNetPass], dict], phrases: int = 0) -> UNetBranch:
+def build(unet: UNet2DConditionModel, *conditioners: Callable[[UNetPass], dict], phrases: int = 0) -> DenoiserBranch:
     def text() -> dict:
         return {"encoder_hidden_states": torch.randn(1, TEXT_TOKENS, 768, device=unet.device, dtype=unet.dtype)}
 
     objective = Objective(UNetAttention(unet).choose(4), targets())
     regions = region_maps(LAYOUT, [[0], [1]], 64, 64).to(unet.device)[:phrases]
     prompts = [RegionalPhrase(text(), region[None, None]) for region in regions]
-    return UNetBranch("spatial", unet, noise_schedule(), text(), text(), 7.5, conditioners, objective, prompts)
+    return DenoiserBranch("spatial", unet, noise_schedule(), text(), text(), 7.5, conditioners, objective, prompts)
 
 
 def kinds(small: bool, device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], dict]]:

@@ -2,12 +2,13 @@
 
     python benchmarks/shapescenes.py                 # everything; what is finished is kept and not run again
     python benchmarks/shapescenes.py --rows one_pass --prompts 60 --seeds 1 --output /tmp/quick.json
+    python benchmarks/shapescenes.py --dit           # the bundled transformers instead, in shapescenes_dit.json
 
 Prompts are captions that no training run has seen. `accuracy` is the share of pictures of prompts with 3 and 4 objects
 in which the judge finds exactly the stated objects in the stated relations; `accuracy_all` is over all prompts.
 `realism` is the Fréchet distance to real rendered scenes of the same prompts, in the judge's features (smaller is
 better); it grows as pictures get fewer, so ablations, on the first 100 prompts and one seed, have a one_pass row of
-their own to be compared with. `passes` are UNet evaluations a step and a sample, `backward` those of them that are
+their own to be compared with. `passes` are network evaluations a step and a sample, `backward` those of them that are
 differentiated. `time_ratio` is the time of the row divided by that of mix_0.5, which runs the same two branches with
 guidance: the median of three rounds of both in turn, on twelve prompts.
 """
@@ -34,12 +35,13 @@ from rich.progress import track
 
 from benchmarks.measuring import seconds
 from realcompo_core.diffusers import Control, RealCompoPipeline
+from realcompo_core.diffusers.denoisers import network_of
 from realcompo_core.guidance.mixing import RegionWeights
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.guidance.weight_schedule import WeightSchedule
 from realcompo_core.layout import Layout
 from realcompo_core.providers import get_provider
-from shapescenes import DEFAULTS
+from shapescenes import DEFAULTS, DIT_DEFAULTS
 from shapescenes.judge import Judge, frechet_distance, load_judge
 from shapescenes.measuring import Judged, judge_pictures, measures, real_features
 from shapescenes.systems import SYSTEMS, System, segmentation, system
@@ -137,6 +139,16 @@ def rows() -> list[Row]:
     ]
 
 
+DIT_ROWS = ("text_to_image", "layout_branch", "lookahead", "one_pass", "region_best", "schedule_best")
+
+
+def dit_rows() -> list[Row]:
+    """The transformers: each alone, constant mixes, static regions and schedules, and both modes of the balancer."""
+    constant = {f"mix_{n / 10}" for n in range(1, 10)}
+    chosen = [row for row in rows() if row.name in {*DIT_ROWS, *constant}]
+    return [replace(row, system="dit", options={"steps": DIT_DEFAULTS["steps"]}) for row in chosen]
+
+
 def layouts_of(row: Row, scenes: Sequence[Scene]) -> list[Layout]:
     if row.layouts == "rules":
         provider = get_provider("rules")
@@ -159,7 +171,7 @@ def run_seed(row: Row, scenes: list[Scene], seed: int, made: System, judge: Judg
         told, seen = judge_pictures(judge, scenes[part], layouts[part], output.images)
         judged += told
         features.append(seen)
-    steps = len(judged) * DEFAULTS["steps"]
+    steps = len(judged) * options["steps"]
     counted = {"passes": passes["forward"] / steps, "backward": passes["backward"] / steps}
     return measures(judged, np.concatenate(features), real) | counted
 
@@ -179,7 +191,7 @@ def summarise(row: Row, images: int, runs: list[dict]) -> dict:
 
 
 def time_ratio(row: Row, scenes: list[Scene], made: System, plain: System) -> float:
-    """Seconds of the row by those of mix_0.5 of v1, a batch each in turn; the median of the rounds."""
+    """Seconds of the row by those of mix_0.5 of `plain`, a batch each in turn; the median of the rounds."""
     scenes = scenes[:TIMED_PROMPTS]
     prompts, layouts = [s.prompt.caption for s in scenes], layouts_of(row, scenes)
     mix = BalanceSettings(fixed=torch.tensor([0.5, 0.5]))
@@ -188,21 +200,22 @@ def time_ratio(row: Row, scenes: list[Scene], made: System, plain: System) -> fl
         given = {**DEFAULTS, "balance": balance, "controls": system.controls, **options}
         return seconds(lambda: system.pipeline(prompts, layouts, **given))
 
-    sample(plain, mix, {})
-    ratios = [sample(made, row.balance, row.options) / sample(plain, mix, {}) for _ in range(TIMED_ROUNDS)]
+    own = {key: value for key, value in row.options.items() if key == "steps"}
+    sample(plain, mix, own)
+    ratios = [sample(made, row.balance, row.options) / sample(plain, mix, own) for _ in range(TIMED_ROUNDS)]
     return round(statistics.median(ratios), 2)
 
 
 @contextmanager
 def count_passes(pipe: RealCompoPipeline, passes: dict[str, int]) -> Iterator[None]:
-    """Add to `passes` the UNet evaluations made inside, counted in samples."""
+    """Add to `passes` the network evaluations made inside, counted in samples."""
 
     def count(module, args, kwargs):
         passes["forward"] += len(args[0])
         passes["backward"] += len(args[0]) if args[0].requires_grad else 0
 
-    unets = {id(p.unet): p.unet for p in pipe.pipelines}  # two branches may share theirs
-    hooks = [unet.register_forward_pre_hook(count, with_kwargs=True) for unet in unets.values()]
+    networks = {id(network): network for network in map(network_of, pipe.pipelines)}  # two branches may share theirs
+    hooks = [network.register_forward_pre_hook(count, with_kwargs=True) for network in networks.values()]
     try:
         yield
     finally:
@@ -216,14 +229,18 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--untimed", action="store_true", help="without time ratios, as on a busy machine")
-    parser.add_argument("--output", type=Path, default=RESULTS / "shapescenes.json")
+    parser.add_argument("--dit", action="store_true", help="the bundled transformers instead of the UNets")
+    parser.add_argument("--output", type=Path, help="default: in benchmarks/results")
     arguments = parser.parse_args()
+    arguments.output = arguments.output or RESULTS / ("shapescenes_dit.json" if arguments.dit else "shapescenes.json")
     scenes, judge = held_out_scenes(arguments.prompts), load_judge()
     real = {n: real_features(scenes[:n], judge, 10**6) for n in {len(scenes), ABLATION_PROMPTS}}
     done: dict[str, dict] = {}
     if arguments.output.exists():
         done = {row["name"]: row for row in json.loads(arguments.output.read_text())["rows"]}
-    wanted = [row for row in rows() if not arguments.rows or row.name in arguments.rows]
+    wanted = [
+        row for row in (dit_rows() if arguments.dit else rows()) if not arguments.rows or row.name in arguments.rows
+    ]
     for seed in range(arguments.seeds):  # all rows with one seed before any with two
         for row in wanted:
             if done.get(row.name, {"seeds": 0})["seeds"] > seed or (row.ablation and seed > 0):
@@ -237,7 +254,9 @@ def main() -> None:
             print({k: done[row.name][k] for k in ("name", "accuracy", "realism", "box_hits", "seeds")}, flush=True)
     for row in wanted:
         if row.name in done and "time_ratio" not in done[row.name] and not (row.ablation or arguments.untimed):
-            done[row.name]["time_ratio"] = time_ratio(row, scenes, made(row.system), made("v1"))
+            done[row.name]["time_ratio"] = time_ratio(
+                row, scenes, made(row.system), made("dit" if arguments.dit else "v1")
+            )
             print(row.name, "time", done[row.name]["time_ratio"], flush=True)
     write(arguments.output, done, scenes, real[len(scenes)], judge)
 
@@ -245,17 +264,19 @@ def main() -> None:
 @cache
 def made(name: str) -> System:
     found = system(*SYSTEMS[name])
-    for pipeline in found.pipeline.pipelines:
+    for pipeline in found.pipeline.pipelines if name != "dit" else ():
         pipeline.unet.to(memory_format=torch.channels_last)
     return found
 
 
 def write(path: Path, done: dict[str, dict], scenes: list[Scene], real: np.ndarray, judge: Judge) -> None:
+    is_dit = all(row["system"] == "dit" for row in done.values())
+    options = DIT_DEFAULTS if is_dit else DEFAULTS
     order = {row.name: i for i, row in enumerate(rows())}
     document = {
-        "command": f"python benchmarks/shapescenes.py --prompts {len(scenes)}",  # row by row or at once
+        "command": f"python benchmarks/shapescenes.py {'--dit ' * is_dit}--prompts {len(scenes)}",  # at once, or by row
         "prompts": len(scenes),
-        "options": {k: v for k, v in DEFAULTS.items() if k != "balance"} | {"balance": str(DEFAULTS["balance"])},
+        "options": {k: v for k, v in options.items() if k != "balance"} | {"balance": str(options["balance"])},
         "versions": {
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,

@@ -124,20 +124,26 @@ def load_system(models: Models) -> tuple[RealCompoPipeline, list[Control]]:
         )
         for name in models.controls
     ]
-    fidelity = load_one(models.fidelity, dtype, models.config).to(device)
+    fidelity = load_fidelity(models, dtype, device)
     if models.spatial is None and not (models.unet or models.lora):
         spatial = fidelity
     else:
         spatial = load_one(models.spatial or models.fidelity, dtype, models.config).to(device)
-    if models.unet:
-        fidelity = with_unet(fidelity, models.unet, dtype, device)
-    if models.lora:
-        add_lora(fidelity, models.lora)
     if models.controlnets:
         networks = [load_controlnet(path, dtype).to(device) for path in models.controlnets]
         spatial = with_controlnets(spatial, *networks)
     guidance = LayoutGuidance() if models.layout_guidance else None
     return RealCompoPipeline(fidelity, Guided(spatial, guidance, models.phrase_strength)), controls
+
+
+def load_fidelity(models: Models, dtype: str, device: str) -> DiffusionPipeline:
+    """The fidelity model with its UNet and LoRA. Raises ModelFileError."""
+    pipeline = load_one(models.fidelity, dtype, models.config).to(device)
+    if models.unet:
+        pipeline = with_unet(pipeline, models.unet, dtype, device)
+    if models.lora:
+        add_lora(pipeline, models.lora)
+    return pipeline
 
 
 def with_unet(pipeline: DiffusionPipeline, folder: Path, dtype: str, device: str) -> DiffusionPipeline:

@@ -13,5 +13,8 @@ DEFAULTS = {
 }
 """Arguments of RealCompoPipeline that suit the bundled models."""
 
+DIT_DEFAULTS = {**DEFAULTS, "steps": 20}
+"""Those that suit the bundled transformer."""
+
 LAYOUT_GUIDANCE = LayoutGuidance(scale=100.0, until=0.4)
 """Layout Guidance's settings that suit them: with few steps and few layers the latent must move further."""

@@ -10,10 +10,14 @@ from diffusers import (
     AutoencoderTiny,
     ControlNetModel,
     DDIMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
     StableDiffusionControlNetPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.image_processor import VaeImageProcessor
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -22,6 +26,10 @@ from shapescenes.layout_branch import GroundingNet, RasterGatedAttention, tell_l
 from shapescenes.sizes import (
     DECODER_BLOCKS,
     DECODER_WIDTH,
+    DIT_HEADS,
+    DIT_LAYERS,
+    DIT_PATCH,
+    DIT_WIDTH,
     ENCODER_BLOCKS,
     ENCODER_WIDTH,
     HEADS,
@@ -79,6 +87,11 @@ def scheduler() -> DDIMScheduler:
     )
 
 
+def flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """The transformer's: rectified flow, without a shift, since the latents are small."""
+    return FlowMatchEulerDiscreteScheduler(shift=1.0)
+
+
 def unet(gated: bool = False) -> UNet2DConditionModel:
     """The text-to-image UNet; with `gated`, the same with a gated layer in every transformer block."""
     model = UNet2DConditionModel(
@@ -101,6 +114,23 @@ def unet(gated: bool = False) -> UNet2DConditionModel:
                 module.fuser = RasterGatedAttention(module.norm1.normalized_shape[0])
         model.register_forward_pre_hook(tell_latent_size, with_kwargs=True)
     return model
+
+
+def dit() -> SD3Transformer2DModel:
+    """The text-to-image transformer: an MMDiT as Stable Diffusion 3's, for the UNets' autoencoder and captions."""
+    return SD3Transformer2DModel(
+        sample_size=LATENT_SIDE,
+        patch_size=DIT_PATCH,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=DIT_LAYERS,
+        num_attention_heads=DIT_HEADS,
+        attention_head_dim=DIT_WIDTH // DIT_HEADS,
+        caption_projection_dim=DIT_WIDTH,
+        joint_attention_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        pos_embed_max_size=LATENT_SIDE // DIT_PATCH,
+    )
 
 
 def segmentation_controlnet() -> ControlNetModel:
@@ -126,6 +156,31 @@ def segmentation_pipeline(text_to_image: StableDiffusionPipeline) -> StableDiffu
     shared = {"vae": text_to_image.vae, "text_encoder": text_to_image.text_encoder}
     controlnet.eval().requires_grad_(False)
     return _pipeline(StableDiffusionControlNetPipeline, shared, text_to_image.unet, controlnet=controlnet)
+
+
+class DiTPipeline(DiffusionPipeline):
+    """The transformer with the family's text encoder and autoencoder, for `RealCompoPipeline`, which samples it."""
+
+    def __init__(self, vae, text_encoder, tokenizer, transformer, scheduler):
+        super().__init__()
+        self.register_modules(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler
+        )
+        self.vae_scale_factor = 8
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+
+def dit_pipelines() -> tuple[DiTPipeline, DiTPipeline]:
+    """The transformer alone, and with its LoRA for regional attention; they share autoencoder and text encoder."""
+    shared, transformers = _shared(), (dit(), dit())
+    for transformer in transformers:
+        transformer.load_state_dict(load("dit"))
+    merge_lora(transformers[1], load("dit_layout_lora"), "transformer")
+    for module in (*shared.values(), *transformers):
+        module.eval().requires_grad_(False)
+    shared |= {"tokenizer": tokenizer(), "scheduler": flow_scheduler()}
+    first, second = (DiTPipeline(**shared, transformer=transformer) for transformer in transformers)
+    return first, second
 
 
 def tokencompose_pipeline(text_to_image: StableDiffusionPipeline) -> StableDiffusionPipeline:

@@ -14,10 +14,10 @@ from realcompo_core.guidance.attend_and_excite import AttendAndExcite, BoxDiff
 from realcompo_core.layout import Layout
 from realcompo_core.layout.segmentation import draw_segmentation
 from shapescenes import LAYOUT_GUIDANCE
-from shapescenes.models import pipelines, segmentation_pipeline, tokencompose_pipeline
+from shapescenes.models import dit_pipelines, pipelines, segmentation_pipeline, tokencompose_pipeline
 from shapescenes.palette import PALETTE
 
-FIDELITY = ("text_to_image", "tokencompose", "attend_and_excite")
+FIDELITY = ("text_to_image", "tokencompose", "attend_and_excite", "dit")
 GUIDED: dict[str, dict] = {  # spatial branches that are the fidelity model with arguments of `Guided`
     "layout_guidance": {"layout_guidance": LAYOUT_GUIDANCE},
     "phrases": {"phrase_strength": 1.0},
@@ -26,7 +26,7 @@ GUIDED: dict[str, dict] = {  # spatial branches that are the fidelity model with
     "composable": {"composed": "layout"},
     "structured": {"structured": True},
 }
-SPATIAL = ("gligen", "gligen_guided", "segmentation", *GUIDED)
+SPATIAL = ("gligen", "gligen_guided", "segmentation", "dit_regions", *GUIDED)
 
 SYSTEMS = {  # fidelity and spatial branch
     "v1": ("text_to_image", "gligen"),
@@ -37,6 +37,7 @@ SYSTEMS = {  # fidelity and spatial branch
     "segmentation": ("text_to_image", "segmentation"),
     **{name: ("text_to_image", name) for name in GUIDED if name != "layout_guidance"},
     "v1_excited": ("attend_and_excite", "gligen"),
+    "dit": ("dit", "dit_regions"),
 }
 
 
@@ -48,10 +49,18 @@ class System(NamedTuple):
 
 
 def system(fidelity: str = "text_to_image", spatial: str = "gligen") -> System:
-    """The system of these two branches. Raises RealCompoError for a name that is none of SPATIAL or FIDELITY."""
+    """The system of these two branches.
+
+    Raises RealCompoError for a name that is none of SPATIAL or FIDELITY, and for a transformer beside a UNet.
+    """
     for what, name, known in (("spatial", spatial, SPATIAL), ("fidelity", fidelity, FIDELITY)):
         if name not in known:
             raise RealCompoError(f"{what} is {name!r}: choose one of {', '.join(known)}")
+    if (fidelity == "dit") != (spatial == "dit_regions"):
+        raise RealCompoError(f"fidelity {fidelity} and spatial {spatial}: the branches dit and dit_regions go together")
+    if fidelity == "dit":
+        transformer, with_lora = dit_pipelines()
+        return System(RealCompoPipeline(transformer, Guided(with_lora, regional=True)))
     text_to_image, layout_branch = pipelines()
     model = tokencompose_pipeline(text_to_image) if fidelity == "tokencompose" else text_to_image
     first = Guided(model, **GUIDED[fidelity]) if fidelity in GUIDED else model

@@ -1,8 +1,8 @@
 """Train the whole family: `python -m shapescenes.train` (all stages), or one stage by name.
 
-Stages, in order: vae, judge, text_to_image, layout_branch, segmentation_controlnet, tokencompose_lora. Every stage is
-seeded, saves its state each minute and, run again after an interruption, goes on where it was. Finished weights land in
-`shapescenes/weights`.
+Stages, in order: vae, judge, text_to_image, layout_branch, segmentation_controlnet, tokencompose_lora, dit,
+dit_layout_lora. Every stage is seeded, saves its state each minute and, run again after an interruption, goes on where
+it was. Finished weights land in `shapescenes/weights`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,12 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from realcompo_core.attention.regional import RegionalTexts, attention_mask
 from realcompo_core.diffusers.conditioners import gligen_tokens
+from realcompo_core.diffusers.regional import masked_attention
 from realcompo_core.files import replacing
 from shapescenes import data, files, judge, models
-from shapescenes.sizes import LATENT_SCALE
+from shapescenes.sizes import DIT_PATCH, LATENT_SCALE, LATENT_SIDE, TEXT_TOKENS
 from shapescenes.tokencompose import RememberedLatents, example
 from shapescenes.tokenizer import tokenizer
 from shapescenes.world import SIZE, training_scene
@@ -40,14 +42,26 @@ STEPS = {  # one entry a cycle
     "text_to_image": (1900, 2500),
     "layout_branch": (700,),
     "segmentation_controlnet": (3000,),
+    "dit": (1200, 3300),  # scenes of one object, then all
+    "dit_layout_lora": (450,),
 }
-BATCH = {"vae": 12, "judge": 32, "text_to_image": 48, "layout_branch": 48, "segmentation_controlnet": 32}
-RATE = {  # peak learning rates, AdamW
+BATCH = {
+    "vae": 12,
+    "judge": 32,
+    "text_to_image": 48,
+    "layout_branch": 48,
+    "segmentation_controlnet": 32,
+    "dit": 32,
+    "dit_layout_lora": 24,
+}
+RATE = {  # peak learning rates
     "vae": 2e-3,
     "judge": 2e-3,
     "text_to_image": 1.2e-3,
     "layout_branch": 1.2e-3,
     "segmentation_controlnet": 1.2e-3,
+    "dit": 2e-3,
+    "dit_layout_lora": 1.2e-3,
 }
 CROP = 64  # pixels, VAE training
 CAPTION_DROPOUT = 0.1
@@ -55,6 +69,8 @@ HINTED_CAPTION_DROPOUT = 0.3  # so that the ControlNet does not leave it to the 
 EMA = 0.998
 SNR_CAP = 5.0  # min-SNR-gamma weighting, Hang et al. 2023
 SAVE_EVERY = 60  # seconds
+DIT_LORA_LAYERS = r"attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)$|ff\.net\.(0\.proj|2)$"
+MOST_OBJECTS = 4
 LORA_RANK, LORA_SCENES, LORA_SEED, LORA_DRAWINGS = 16, 3000, 3, 5 * 10**6
 LORA = TrainSettings(
     steps=400,
@@ -68,39 +84,47 @@ LORA = TrainSettings(
 )
 
 
-def train_loop(stage: str, model: nn.Module, loss: Callable[[int], Tensor], folder: Path) -> nn.Module:
+def train_loop(
+    stage: str, model: nn.Module, loss: Callable[[int], Tensor], folder: Path, matrices: Sequence[nn.Parameter] = ()
+) -> nn.Module:
     """AdamW, cosine decay with warm restarts (Loshchilov & Hutter 2017), EMA; resumable. Returns the EMA `model`.
 
     `loss(step)` must draw its batch from `step` alone, so that a resumed run sees what an uninterrupted one would.
+    `matrices` are moved by Muon (Jordan et al. 2024) instead, with the same rate.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE[stage], weight_decay=1e-2, betas=(0.9, 0.99))
+    others = [p for p in trained if not any(p is matrix for matrix in matrices)]
+    optimizers = [torch.optim.AdamW(others, lr=RATE[stage], weight_decay=1e-2, betas=(0.9, 0.99))]
+    if matrices:
+        optimizers.append(torch.optim.Muon(matrices, lr=RATE[stage], adjust_lr_fn="match_rms_adamw"))
     average = [p.detach().clone() for p in trained]
     state_file, first = folder / f"{stage}.state.pt", 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         average, first = state["average"], state["step"]
     steps, saved, began = sum(STEPS[stage]), time.monotonic(), time.monotonic()
     for step in range(first, steps):
         torch.manual_seed(step)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = RATE[stage] * learning_rate(step, STEPS[stage])
         value = loss(step)
-        optimizer.zero_grad()
+        model.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         decay = min(EMA, (step + 1) / (step + 10))
         torch._foreach_lerp_(average, [p.detach() for p in trained], 1 - decay)
         if (step + 1) % 50 == 0:
             pace = (time.monotonic() - began) / (step + 1 - first)
             print(f"{stage} {step + 1}/{steps} loss {value.item():.4f} {pace:.2f} s/step", flush=True)
         if time.monotonic() - saved > SAVE_EVERY or step + 1 == steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+            state = {"model": model.state_dict(), "average": average, "step": step + 1}
             with replacing(state_file) as part:
-                torch.save({**state, "step": step + 1}, part)
+                torch.save({**state, "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, part)
             saved = time.monotonic()
     with torch.no_grad():
         torch._foreach_copy_(trained, average)
@@ -324,6 +348,84 @@ def train_tokencompose_lora(folder: Path) -> None:
     files.save("tokencompose_lora", lora_state(pipeline.unet))
 
 
+def flow_matching_loss(predict: Callable[[Tensor, Tensor], Tensor], latent: Tensor) -> Tensor:
+    """Rectified flow with logit-normal noise levels (Esser et al. 2024). predict: noisy latents, levels to velocity."""
+    noise = torch.randn_like(latent)
+    sigma = torch.randn(len(latent)).sigmoid()
+    noisy = torch.lerp(latent, noise, sigma.view(-1, 1, 1, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = predict(noisy, sigma).float()
+    return (output - (noise - latent)).square().mean()
+
+
+def train_dit(folder: Path) -> None:
+    """The transformer on rendered scenes, with the UNet's text encoder: first scenes of one object, then all."""
+    latent, text_ids = latents("rendered", RENDERED, folder), captions("rendered", RENDERED)
+    single = np.flatnonzero([len(data.scene("rendered", i).objects) == 1 for i in range(RENDERED)])
+    pick_single, pick = batches("dit", len(single)), batches("dit", RENDERED)
+    text_encoder = models.text_encoder().eval().requires_grad_(False)
+    text_encoder.load_state_dict(files.load("text_encoder"))
+    with torch.no_grad():
+        encoded = [text_encoder(ids) for ids in text_ids.split(500)]
+    text, pooled = (torch.cat([part[i] for part in encoded]) for i in range(2))
+    transformer, timesteps = models.dit(), models.flow_scheduler().config.num_train_timesteps
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.from_numpy(single[pick_single(step)] if step < STEPS["dit"][0] else pick(step))
+        shown = torch.where(torch.rand(len(chosen)) < CAPTION_DROPOUT, RENDERED, chosen)
+
+        def predict(noisy: Tensor, sigma: Tensor) -> Tensor:
+            return transformer(noisy, text[shown], pooled[shown], timesteps * sigma).sample
+
+        return flow_matching_loss(predict, latent[chosen])
+
+    matrices = [p for p in transformer.transformer_blocks.parameters() if p.ndim == 2]
+    train_loop("dit", transformer, loss, folder, matrices)
+    files.save("dit", transformer.state_dict())
+
+
+def train_dit_layout_lora(folder: Path) -> None:
+    """A LoRA of the frozen transformer under regional attention, on flat scenes: it learns places, and a flat look."""
+    latent, text_ids = latents("flat", FLAT, folder), captions("flat", FLAT)
+    pick = batches("dit_layout_lora", FLAT)
+    text_encoder = models.text_encoder().eval().requires_grad_(False)
+    text_encoder.load_state_dict(files.load("text_encoder"))
+    transformer, timesteps = models.dit(), models.flow_scheduler().config.num_train_timesteps
+    transformer.load_state_dict(files.load("dit"))
+    add_lora(transformer, LORA_RANK, DIT_LORA_LAYERS)
+    layouts = [data.scene("flat", i).layout for i in range(FLAT)]
+    grid = (LATENT_SIDE // DIT_PATCH,) * 2
+    cells = torch.zeros(FLAT, 1 + MOST_OBJECTS, grid[0] * grid[1], dtype=torch.bool)
+    phrases = sorted({item.phrase for layout in layouts for item in layout.objects})
+    spoken = torch.zeros(FLAT, MOST_OBJECTS, dtype=torch.long)  # which phrase an object has
+    for i, layout in enumerate(layouts):
+        owned = RegionalTexts(layout, (1,) * (1 + len(layout.objects))).cells(grid)
+        cells[i, : len(owned)] = owned
+        for n, item in enumerate(layout.objects):
+            spoken[i, n] = phrases.index(item.phrase)
+    with torch.no_grad():
+        encoded = [text_encoder(ids) for ids in text_ids.split(500)]
+        phrase_text = text_encoder(tokenize(phrases)).last_hidden_state
+    text, pooled = (torch.cat([part[i] for part in encoded]) for i in range(2))
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.from_numpy(pick(step))
+        shown = torch.where(torch.rand(len(chosen)) < CAPTION_DROPOUT, FLAT, chosen)
+        of_texts = cells[chosen]
+        of_texts[:, 1:] &= (shown < FLAT)[:, None, None]
+        texts = torch.cat([text[shown], phrase_text[spoken[chosen]].flatten(1, 2)], 1)
+        mask = attention_mask(of_texts, (TEXT_TOKENS,) * (1 + MOST_OBJECTS))
+
+        def predict(noisy: Tensor, sigma: Tensor) -> Tensor:
+            return transformer(noisy, texts, pooled[shown], timesteps * sigma).sample
+
+        with masked_attention(mask, texts.shape[1]):
+            return flow_matching_loss(predict, latent[chosen])
+
+    train_loop("dit_layout_lora", transformer, loss, folder)
+    files.save("dit_layout_lora", lora_state(transformer, "transformer"))
+
+
 ALPHAS = models.scheduler().alphas_cumprod
 STAGES: dict[str, Callable[[Path], None]] = {
     "vae": train_vae,
@@ -332,6 +434,8 @@ STAGES: dict[str, Callable[[Path], None]] = {
     "layout_branch": train_layout_branch,
     "segmentation_controlnet": train_segmentation_controlnet,
     "tokencompose_lora": train_tokencompose_lora,
+    "dit": train_dit,
+    "dit_layout_lora": train_dit_layout_lora,
 }
 
 

@@ -16,7 +16,7 @@ from benchmarks.scene_failures import outcomes
 from benchmarks.tokencompose_shapescenes import interval
 from realcompo_core.errors import RealCompoError
 from realcompo_core.layout import Layout, LayoutObject
-from shapescenes import DEFAULTS, data, drawing, files, judge, measuring, models, train, world
+from shapescenes import DEFAULTS, DIT_DEFAULTS, data, drawing, files, judge, measuring, models, train, world
 from shapescenes.layout_branch import RasterGatedAttention
 from shapescenes.palette import PALETTE
 from shapescenes.sizes import TEXT_TOKENS
@@ -169,8 +169,10 @@ def test_frechet_distance_of_known_gaussians():
 def test_weights_are_small_enough_to_ship():
     shipped = list(files.WEIGHTS.glob("*.safetensors"))
     names = {"vae", "judge", "text_encoder", "unet", "layout_branch", "segmentation_controlnet", "tokencompose_lora"}
-    assert {file.stem for file in shipped} == names
-    assert sum(file.stat().st_size for file in shipped) <= 16e6
+    sizes = {file.stem: file.stat().st_size for file in shipped}
+    assert sum(sizes.pop(name) for name in ("dit", "dit_layout_lora")) <= 12e6
+    assert sizes.keys() == names
+    assert sum(sizes.values()) <= 16e6
     assert (files.WEIGHTS / "tokencompose_lora.safetensors").stat().st_size <= 1e6
 
 
@@ -196,6 +198,17 @@ def test_colours_of_classes_can_be_told_apart():
 def test_a_system_that_is_not_bundled_is_named():
     with pytest.raises(RealCompoError, match="spatial is 'depth': choose one of gligen, gligen_guided, segmentation"):
         system("text_to_image", "depth")
+
+
+def test_transformers_are_balanced_with_each_other_alone():
+    made = system(*SYSTEMS["dit"])
+    scenes = world.held_out_scenes(2, seed=3)
+    prompts, layouts = [scene.prompt.caption for scene in scenes], [scene.layout for scene in scenes]
+    output = made.pipeline(prompts, layouts, **{**DIT_DEFAULTS, "steps": 3})
+    assert [image.size for image in output.images] == [(128, 128)] * 2 and output.trace.read_steps
+    for wrong in (("dit", "gligen"), ("text_to_image", "dit_regions")):
+        with pytest.raises(RealCompoError, match="dit and dit_regions go together"):
+            system(*wrong)
 
 
 def test_damaged_weights_are_refused(tmp_path, monkeypatch):
