@@ -8,7 +8,7 @@ from realcompo_core.attention.losses import Objective, grounding_loss, object_ma
 from realcompo_core.attention.reading import GradientReader
 from realcompo_core.attention.source import AttentionEvent, Layer
 from realcompo_core.attention.targets import object_targets
-from realcompo_core.diffusers.branch import UNetBranch
+from realcompo_core.diffusers.branch import DenoiserBranch
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.diffusers.unet_attention import UNetAttention
 from realcompo_core.errors import RealCompoError
@@ -153,12 +153,12 @@ def branch(request, tiny_pipelines):
     targets = object_targets(GROUPS, [shrunk(REGIONS[:2]), shrunk(REGIONS[2:])])
     objective = Objective(UNetAttention(pipeline.unet).choose(2), targets)
     schedule = NoiseSchedule(pipeline.scheduler)
-    return UNetBranch("branch", pipeline.unet, schedule, positive, negative, 4.0, objective=objective)
+    return DenoiserBranch("branch", pipeline.unet, schedule, positive, negative, 4.0, objective=objective)
 
 
 def reference(branch, x, sigma):
     """Losses, object maps and gradient from plain attention and the whole network's graph."""
-    unet = branch._unet
+    unet = branch._denoiser.network
     chosen = {f"{layer.name}.processor": EagerProcessor() for layer in UNetAttention(unet).choose(2)}
     before = dict(unet.attn_processors)
     x = x.clone().requires_grad_()
@@ -198,9 +198,9 @@ def test_fp16_gradient_does_not_underflow(branch):
     x = 3 * random(2, 4, *LATENT, seed=5)
     exact = branch.gradient(x, 2.5).g
     half = deepcopy(branch)
-    half._unet.half()
+    half._denoiser.network.half()
     half._arguments = halved(half._arguments)
-    half._source = UNetAttention(half._unet)
+    half._source = UNetAttention(half._denoiser.network)
     error = (half.gradient(x, 2.5).g - exact).abs().max()
     assert error < 0.005 * exact.abs().max()
 
@@ -211,7 +211,7 @@ def halved(inputs):
 
 def test_nothing_after_the_last_map_is_run_or_keeps_a_graph(branch):
     passes = []
-    hook = branch._unet.conv_out.register_forward_hook(lambda *args: passes.append(args[2].requires_grad))
+    hook = branch._denoiser.network.conv_out.register_forward_hook(lambda *args: passes.append(args[2].requires_grad))
     try:
         branch.gradient(random(2, 4, *LATENT), 1.0)
         assert passes == []
@@ -228,7 +228,7 @@ def state(unet):
 
 @pytest.mark.parametrize("grad_enabled", [True, False])
 def test_network_is_left_as_it_was_found(branch, grad_enabled):
-    unet = branch._unet
+    unet = branch._denoiser.network
     parameters = list(unet.parameters())
     for parameter in parameters[::3]:
         parameter.requires_grad_(False)
@@ -289,7 +289,7 @@ def test_a_branch_may_have_another_loss(branch):
 
 
 def test_layers_that_are_not_there_are_refused(branch):
-    source = UNetAttention(branch._unet)
+    source = UNetAttention(branch._denoiser.network)
     with pytest.raises(RealCompoError, match="layers=8 matches none.*up_blocks.0"):
         source.choose(8)
     names = [layer.name for layer in source.choose("mid_block")]

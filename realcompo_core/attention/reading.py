@@ -61,10 +61,11 @@ class GradientReader:
     def read(self, event: AttentionEvent) -> None:
         if self.gradient is not None or event.layer.name in self._maps:  # gradient checkpointing runs a layer again
             return
-        asked, text = self._objective, event.k[:, :, event.text]
+        asked, keys = self._objective, event.k.shape[2]
+        first, last, _ = event.text.indices(keys)
         if asked.whole_text and not self._maps:
-            self._targets = asked.targets.among(text_columns(text.shape[2]))
-        columns = attention_columns(event.q, text, self._targets.columns, event.scale)
+            self._targets = asked.targets.among(text_columns(last - first))
+        columns = attention_columns(event.q, event.k, self._targets.columns + first, event.scale, mask=event.mask)
         self._maps[event.layer.name] = columns.unflatten(-1, event.grid)
         if len(self._maps) < len(asked.layers):
             return

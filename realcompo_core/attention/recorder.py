@@ -92,7 +92,9 @@ class Recorder:
             self.branch.words = {name: known[name] for name in self._prompts if name in known}
         length = prompt.length if prompt is not None and _repeats(k, prompt.length) else k.shape[2]
         shares = token_shares(
-            q, k, self._columns[conditioning], event.scale, length, self.keep.heads == "apart", self._has_rest(prompt)
+            *(q, k, self._columns[conditioning], event.scale, length),
+            *(self.keep.heads == "apart", self._has_rest(prompt)),
+            event.mask if event.mask is None else event.mask[..., event.text],
         )
         shares = _on_grid(shares, event.grid, self._sizes[label])
         total, count = self._sums.get((conditioning, label), (0, 0))
@@ -144,20 +146,29 @@ def _on_grid(shares: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Te
 
 
 def token_shares(
-    q: Tensor, k: Tensor, columns: Sequence[int], scale: float, length: int, per_head: bool, rest: bool
+    q: Tensor,
+    k: Tensor,
+    columns: Sequence[int],
+    scale: float,
+    length: int,
+    per_head: bool,
+    rest: bool,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Softmax columns in fp32: (B, heads or 1, len(columns), n), one more with `rest` for all other tokens.
 
     q: (B, heads, n, d); k: (B, heads, T, d), where T is a multiple of `length`: repeats of a text are added up. Heads
-    are averaged unless `per_head`.
+    are averaged unless `per_head`. mask: (n, T) bool, the tokens that each pixel may attend to.
     """
     batch, heads, n, _ = q.shape
     repeats = k.shape[2] // length
     chosen = [token + r * length for r in range(repeats) for token in columns]
     at_once = max(1, SCORES_AT_ONCE // (batch * heads * k.shape[2]))
     parts = []
-    for rows in q.split(at_once, 2):
-        shares = attention_columns(rows.float(), k.float(), chosen, scale)
+    for start in range(0, n, at_once):
+        rows = slice(start, start + at_once)
+        allowed = None if mask is None else mask[..., rows, :]
+        shares = attention_columns(q[:, :, rows].float(), k.float(), chosen, scale, mask=allowed)
         if not per_head:
             shares = shares.mean(1, keepdim=True)
         shares = shares.unflatten(2, (repeats, -1)).sum(2)

@@ -6,7 +6,7 @@ one source for each network family and backend; each walks its network once and 
 
 - `realcompo_core/diffusers/unet_attention.py`: UNets of diffusers,
 - `nodes/host/unet_attention.py`: UNets of ComfyUI,
-- `nodes/host/joint_attention.py`: SD3 and Flux of ComfyUI.
+- `nodes/host/transformer_attention.py`: SD3, Flux, Qwen-Image and Wan of ComfyUI.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class AttentionEvent(NamedTuple):
     """What one layer computed in one pass, for one conditioning.
 
     q: (B, heads, n, d), the picture's queries. k: (B, heads, T, d), all keys. text: which of the keys are the text's.
-    scale: what q·k is multiplied by before the softmax. grid: height and width of the n queries.
+    scale: what q·k is multiplied by before the softmax. grid: height and width of the n queries. mask: (n, T) or
+    (B, 1, n, T) bool, which keys each query may attend to; None for all.
     """
 
     layer: Layer
@@ -67,6 +68,7 @@ class AttentionEvent(NamedTuple):
     text: slice
     grid: tuple[int, int]
     stage: Stage
+    mask: Tensor | None = None
 
 
 Subscriber = Callable[[AttentionEvent], None]
@@ -77,13 +79,15 @@ class NetworkPass:
     """What a source cannot see in its layers about the pass that runs.
 
     conditionings: of equal parts of the batch, in their order; None for a part that nobody asked for. latent_size:
-    height and width. text_length: tokens of the text, by which joint attention tells the text from the picture.
+    height and width, of a frame. text_length: tokens of the text, by which joint attention tells the text from the
+    picture. frames: of a video's latent; maps have them one below the other.
     """
 
     latent_size: tuple[int, int]
     conditionings: tuple[str | None, ...] = ("positive",)
     stage: Stage = "step"
     text_length: int = 0
+    frames: int = 1
 
 
 class AttentionSource(Protocol):

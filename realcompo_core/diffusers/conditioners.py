@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..layout import MAX_OBJECTS, Layout
 from .controlnet import ControlNets
+from .denoisers import network_of
 from .request import Conditioner, Control, Request, UNetPass
 
 
@@ -37,7 +38,7 @@ class Gligen:
 
     @staticmethod
     def fits(pipeline: DiffusionPipeline) -> bool:
-        return hasattr(pipeline.unet, "position_net")
+        return hasattr(network_of(pipeline), "position_net")
 
     def __call__(self, run: UNetPass) -> dict[str, Any]:
         if run.sigma <= self._closed_below:

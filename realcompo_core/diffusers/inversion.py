@@ -79,7 +79,7 @@ def invert(
             f"steps {steps}, iterations {iterations}, refinements {refinements}: at least 1 step, and no less than 0"
         )
     size = picture_size(pipeline, height, width)
-    picture = _cut(picture, size)
+    picture = cut_to_fit(picture, size)
     network = _Network(pipeline, prompt, negative_prompt, size)
     schedule = network.schedule
     sigmas = schedule.sigmas(steps)
@@ -180,7 +180,7 @@ def _checkpointed(unet: nn.Module) -> Iterator[None]:
             unet.disable_gradient_checkpointing()
 
 
-def _cut(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def cut_to_fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The middle of the picture in the shape of `size` (height, width), resized to it."""
     height, width = size
     scale = min(picture.width / width, picture.height / height)

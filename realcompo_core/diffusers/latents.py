@@ -11,14 +11,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import RealCompoError
+from .denoisers import denoiser_of, network_of
 
 
 def picture_size(pipeline: DiffusionPipeline, height: int | None, width: int | None) -> tuple[int, int]:
     """Height and width in pixels, the model's own where they are not given. Raises RealCompoError for odd ones."""
-    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    height, width = height or side, width or side
-    if height % 8 or width % 8:
-        raise RealCompoError(f"the picture's size {width}x{height} is not divisible by 8")
+    network = network_of(pipeline)
+    cells = getattr(pipeline, "default_sample_size", None) or network.config.sample_size
+    height, width = (side or cells * pipeline.vae_scale_factor for side in (height, width))
+    unit = max(8, pipeline.vae_scale_factor * denoiser_of(network).patch)
+    if height % unit or width % unit:
+        raise RealCompoError(f"the picture's size {width}x{height} is not divisible by {unit}")
     return height, width
 
 
@@ -32,15 +35,20 @@ def encode(pipeline: DiffusionPipeline, pictures: Tensor) -> tuple[Tensor, Tenso
     else:
         mean = output.latents.float()
         std = torch.zeros_like(mean)
-    return mean * vae.config.scaling_factor, std * vae.config.scaling_factor
+    return (mean - _shift(vae)) * vae.config.scaling_factor, std * vae.config.scaling_factor
 
 
 def decode(pipeline: DiffusionPipeline, latents: Tensor) -> list[Image.Image]:
     """Latents (B, C, h, w) to pictures."""
     vae = pipeline.vae
     with _precise(vae) as dtype:
-        pictures = vae.decode((latents / vae.config.scaling_factor).to(vae.device, dtype), return_dict=False)[0]
+        latents = latents / vae.config.scaling_factor + _shift(vae)
+        pictures = vae.decode(latents.to(vae.device, dtype), return_dict=False)[0]
     return pipeline.image_processor.postprocess(pictures.float())
+
+
+def _shift(vae: nn.Module) -> float:
+    return getattr(vae.config, "shift_factor", None) or 0.0
 
 
 @contextmanager

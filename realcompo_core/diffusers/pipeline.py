@@ -1,7 +1,7 @@
-"""RealCompo over diffusers: any two UNet pipelines that share a latent space become one balanced pipeline.
+"""RealCompo over diffusers: any two pipelines that share a latent space become one balanced pipeline.
 
-It needs nothing but the pipelines it is given: SD1.x, SD2.x, SDXL, and UNets with GLIGEN's gated layers, in fp32, bf16
-or fp16.
+It needs nothing but the pipelines it is given: SD1.x, SD2.x, SDXL, UNets with GLIGEN's gated layers, SD3 and Flux, in
+fp32, bf16 or fp16.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from ..attention.losses import Objective
+from ..attention.regional import RegionalTexts as RegionLayout
+from ..attention.regional import attention_mask
 from ..attention.targets import Targets, object_targets
 from ..errors import Cancelled, RealCompoError
 from ..guidance.balancer import Balancer
 from ..guidance.branch import Branch, branch_names
 from ..guidance.latent_guidance import LatentGuidance, with_guidance
+from ..guidance.layout_guidance import LayoutGuidance
 from ..guidance.presets import DEFAULT, preset
 from ..guidance.schedule import Schedule
 from ..guidance.settings import BalanceSettings
@@ -34,15 +37,15 @@ from ..sampling.samplers import SAMPLERS, STOCHASTIC
 from ..text.composition import Part, layout_parts, split_prompt
 from ..text.structured import structured_values
 from ..text.tokens import prompt_spans
-from .branch import ComposedPart, RegionalPhrase, UNetBranch
+from .branch import ComposedPart, DenoiserBranch, RegionalPhrase, RegionalTexts
 from .conditioners import conditioners
 from .controlnet import control_networks
+from .denoisers import denoiser_of, network_of
 from .latents import decode, picture_size
 from .matching import check_match, is_sdxl_file
 from .request import Control, Request
-from .schedule import NoiseSchedule
+from .schedule import FlowSchedule, NoiseSchedule, schedule_of
 from .text_conditioning import count_chunks, phrase_groups, text_conditioning
-from .unet_attention import UNetAttention
 
 NOISE_SEED = 0xADD  # of the noise that samplers add: it must not repeat that of the initial latent
 
@@ -69,7 +72,8 @@ class Guided:
     phrase_strength: above 0, each object's phrase is a prompt of its own in the object's region; their predictions are
     averaged with the whole prompt's, which has weight 1 (R11). composed: Composable Diffusion (R13) of the prompt's
     parts (`text.composition.split_prompt`), or of the layout's phrases, guided in all steps. structured: Structured
-    Diffusion (R14) with the layout's phrases of several words; others change nothing.
+    Diffusion (R14) with the layout's phrases of several words; others change nothing. regional: regional attention of
+    the layout's phrases (R19), for SD3 and Flux; with EliGen's LoRA in the transformer it is EliGen.
     """
 
     pipeline: DiffusionPipeline
@@ -77,31 +81,52 @@ class Guided:
     phrase_strength: float = 0.0
     composed: Literal["prompt", "layout"] | None = None
     structured: bool = False
+    regional: bool = False
 
     def __post_init__(self):
+        self._check_family()
         if self.composed not in (None, "prompt", "layout"):
             raise RealCompoError(f"composed is {self.composed!r}: choose prompt, layout or None")
         if self.composed and self.phrase_strength:
             raise RealCompoError("composed and phrase_strength both say what becomes of phrases: give one of them")
+        if self.regional and self.phrase_strength:
+            raise RealCompoError("regional and phrase_strength both say what becomes of phrases: give one of them")
         if self.composed and self.structured:
             raise RealCompoError("composed runs the prompt's parts, and structured the whole prompt: give one of them")
         if not 0 <= self.phrase_strength < float("inf"):
             raise RealCompoError(f"phrase_strength is {self.phrase_strength}: it is a number from 0 up")
 
+    def _check_family(self) -> None:
+        family = denoiser_of(network_of(self.pipeline)).family
+        if family == "UNet" and self.regional:
+            raise RealCompoError(
+                "regional attention is for SD3 and Flux, and this pipeline has a UNet: give phrase_strength"
+            )
+        if family != "UNet" and getattr(self.pipeline, "controlnet", None) is not None:
+            raise RealCompoError(f"ControlNets of {family} are for the nodes in ComfyUI: take regional attention here")
+        moved = self.layout_guidance is not None and not isinstance(self.layout_guidance, LayoutGuidance)
+        for name, given in (("composed", self.composed), ("structured", self.structured), ("layout_guidance", moved)):
+            if family != "UNet" and given:
+                raise RealCompoError(
+                    f"{name} is for UNets (SD1.x, SD2.x, SDXL), and this pipeline is {family}: take regional attention "
+                    "or LayoutGuidance"
+                )
+
     @property
     def stands_alone(self) -> bool:
         """Whether the pipeline does anything of its own when it is sampled by itself."""
-        return self.layout_guidance is not None or self.composed is not None or self.structured
+        return self.layout_guidance is not None or self.composed is not None or self.structured or self.regional
 
     @property
     def reads_layout(self) -> bool:
         """Whether anything that the pipeline does, sampled by itself, depends on a layout."""
         looks = self.layout_guidance is not None and not self.layout_guidance.seen(Layout(())).objects
-        return looks or self.composed == "layout" or self.structured or self.phrase_strength > 0
+        by_layout = self.composed == "layout" or self.structured or self.regional
+        return looks or by_layout or self.phrase_strength > 0
 
 
 class RealCompoPipeline:
-    """A fidelity pipeline and one or more spatial ones, balanced. The UNets stay theirs: nothing is copied.
+    """A fidelity pipeline and one or more spatial ones, balanced. The networks stay theirs: nothing is copied.
 
     A spatial pipeline has GLIGEN's gated layers, or ControlNets, or is `Guided`. A single one that `stands_alone` is
     sampled by itself. Raises BranchMismatchError where the pipelines cannot denoise the same latent.
@@ -114,7 +139,7 @@ class RealCompoPipeline:
         self.pipelines = tuple(model.pipeline for model in self._models)
         for other in self.pipelines[1:]:
             check_match(self.pipelines[0], other)
-        self.schedules = [NoiseSchedule(pipeline.scheduler) for pipeline in self.pipelines]
+        self.schedules = [schedule_of(pipeline) for pipeline in self.pipelines]
 
     @classmethod
     def from_single_files(cls, fidelity: str, *spatial: str, **kwargs: Any) -> RealCompoPipeline:
@@ -157,27 +182,32 @@ class RealCompoPipeline:
         """One picture a prompt.
 
         layout: one, or one a prompt; None asks `provider` (an object or a name) where anything depends on it.
-        guidance_scale: one, or one a branch. Item b of the batch draws its noise from `seed + b` and does not depend on
-        the other items (but for prompts over 77 tokens: all are encoded in as many chunks as the longest needs).
+        guidance_scale: one, or one a branch; Flux's is distilled, and 3.5 is usual for it. Item b of the batch draws
+        its noise from `seed + b` and does not depend on the other items (but for prompts over 77 tokens: all are
+        encoded in as many chunks as the longest needs).
         `controls`: what the pipelines' ControlNets are shown, in the order of the pipelines. `beta`, 0 to 1, is how
         strongly the layout acts on the spatial branches: the share of the steps, from the start, in which GLIGEN's
-        gates are open; a factor of the strengths of ControlNets, of what moves latents and of regional phrases.
-        `balance`: settings, or the name of a preset (fast, balanced, which is the default, or best). `layers`: see
-        `UNetAttention.choose`. `include_adjectives` lets an object's adjectives be attended to as well as its noun.
-        `progress(done, steps)` is called after each step; `cancelled()` is asked before each, and makes this raise
-        Cancelled. `latents`: (B, C, h, w), noise to start from instead of that of the seed, such as an `Inversion`'s.
+        gates are open and regional attention acts; a factor of the strengths of ControlNets, of what moves latents and
+        of regional phrases. `balance`: settings, or the name of a preset (fast, balanced, which is the default, or
+        best). `layers`: see `UNetAttention.choose` and `JointAttention.choose`. `include_adjectives` lets an object's
+        adjectives be attended to as well as its noun. `progress(done, steps)` is called after each step; `cancelled()`
+        is asked before each, and makes this raise Cancelled. `latents`: (B, C, h, w), noise to start from instead of
+        that of the seed, such as an `Inversion`'s.
         """
         check_sampling(sampler, steps)
+        balance = preset(balance or DEFAULT) if balance is None or isinstance(balance, str) else balance
         if not 0 <= beta <= 1:
             raise RealCompoError(f"beta is {beta}: it is a share of the steps, from 0 to 1")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         size = picture_size(self.pipelines[0], height, width)
         layouts = self._layouts(prompts, layout, provider, size[::-1])
         negatives = [_joined_text(negative_prompt, item.negative) for item in layouts]
-        sigmas = self.schedules[0].sigmas(steps)
+        first, patch = self.pipelines[0], denoiser_of(network_of(self.pipelines[0])).patch
+        check_flow(self.schedules[0], sampler, balance)
+        side = first.vae_scale_factor * patch
+        sigmas = self.schedules[0].sigmas(steps, (size[0] // side) * (size[1] // side))
         request = Request(prompts, negatives, layouts, size, sigmas, beta, layers, include_adjectives)
         given = [controls] if isinstance(controls, Control) else controls
-        balance = preset(balance or DEFAULT) if balance is None or isinstance(balance, str) else balance
         branches = self._branches(request, guidance_scale, given, balance)
         seeds = [seed + b for b in range(len(prompts))]
         x = self._initial_latent(size, seeds, sigmas[0], latents)
@@ -262,14 +292,14 @@ class RealCompoPipeline:
 def noise_of(pipeline: DiffusionPipeline, size: tuple[int, int], seeds: Sequence[int]) -> Tensor:
     """(B, C, h, w): each item's noise from its own seed, drawn on the CPU, so that it is the same on every device."""
     scale = pipeline.vae_scale_factor
-    shape = (pipeline.unet.config.in_channels, size[0] // scale, size[1] // scale)
+    shape = (denoiser_of(network_of(pipeline)).channels, size[0] // scale, size[1] // scale)
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def build_branch(
     name: str,
     model: Guided,
-    schedule: NoiseSchedule,
+    schedule: NoiseSchedule | FlowSchedule,
     request: Request,
     guidance_scale: float,
     controls: Sequence[Control] = (),
@@ -281,11 +311,14 @@ def build_branch(
     positive, negative = (
         text_conditioning(pipeline, texts, chunks, request.size) for texts in (request.prompts, request.negatives)
     )
-    targets = located(pipeline, request)
-    attention = targets and UNetAttention(pipeline.unet)
-    branch = UNetBranch(
+    targets, network = located(pipeline, request), network_of(pipeline)
+    denoiser = denoiser_of(network)
+    attention = targets and denoiser.source()
+    if denoiser.has_guidance:
+        guidance_scale = with_distilled_guidance((positive, negative), request, guidance_scale)
+    branch = DenoiserBranch(
         name,
-        pipeline.unet,
+        network,
         schedule,
         positive,
         negative,
@@ -296,6 +329,7 @@ def build_branch(
         unguided_below,
         composed_parts(pipeline, request, chunks, model.composed) if model.composed else (),
         values_of_phrases(pipeline, request, chunks, positive) if model.structured else None,
+        regional_texts(pipeline, request, positive) if model.regional else None,
     )
     guidance = model.layout_guidance
     if guidance is None:
@@ -304,7 +338,7 @@ def build_branch(
     seen = located(pipeline, replace(request, layouts=[guidance.seen(layout) for layout in request.layouts]))
     if seen is None:
         return branch
-    attention = UNetAttention(pipeline.unet)
+    attention = denoiser.source()
     chosen, schedule = attention.choose(request.layers), Schedule(request.sigmas)
     return with_guidance(branch, guidance, attention.layers, chosen, seen, schedule)
 
@@ -335,6 +369,43 @@ def regional_phrases(
         weight = torch.stack([weight.float() for weight in weights])[:, None].to(pipeline.device)
         found.append(RegionalPhrase(text_conditioning(pipeline, texts, chunks, request.size), weight))
     return found
+
+
+def regional_texts(pipeline: DiffusionPipeline, request: Request, positive: dict[str, Any]) -> RegionalTexts | None:
+    """The positive texts with the phrases of their layouts behind them; None where no layout has any, or beta is 0."""
+    most = max(len(layout.objects) for layout in request.layouts)
+    if not most or request.beta == 0:
+        return None
+    phrases = sorted({item.phrase for layout in request.layouts for item in layout.objects})
+    encoded = text_conditioning(pipeline, phrases, 1, request.size)["encoder_hidden_states"]
+    prompt = positive["encoder_hidden_states"]
+    cell = pipeline.vae_scale_factor * denoiser_of(network_of(pipeline)).patch
+    grid = request.size[0] // cell, request.size[1] // cell
+    texts, cells = [], torch.zeros(len(prompt), 1 + most, grid[0] * grid[1], dtype=torch.bool)
+    for b, layout in enumerate(request.layouts):
+        own = [phrases.index(item.phrase) for item in layout.objects]
+        texts.append(encoded[own + [0] * (most - len(own))].flatten(0, 1))
+        found = RegionLayout(layout, (1,) * (1 + len(own))).cells(grid)
+        cells[b, : len(found)] = found
+    lengths = prompt.shape[1], *[encoded.shape[1]] * most
+    mask = attention_mask(cells, lengths).to(prompt.device)
+    arguments = {**positive, "encoder_hidden_states": torch.cat([prompt, torch.stack(texts)], 1)}
+    return RegionalTexts(arguments, mask, request.sigmas[round(request.beta * (len(request.sigmas) - 1))])
+
+
+def with_distilled_guidance(texts: Sequence[dict[str, Any]], request: Request, guidance_scale: float) -> float:
+    """Flux's guidance as an input of the network, as in diffusers' pipeline: what remains is no guidance, 1.
+
+    Raises RealCompoError for a negative prompt, which nothing would read.
+    """
+    if any(request.negatives):
+        raise RealCompoError(
+            "negative_prompt, or a layout's: Flux's guidance is distilled, and reads none; leave it out"
+        )
+    for text in texts:
+        pooled = text["pooled_projections"]
+        text["guidance"] = torch.full((len(pooled),), guidance_scale, device=pooled.device)
+    return 1.0
 
 
 def composed_parts(
@@ -383,6 +454,22 @@ def check_sampling(sampler: str, steps: int) -> None:
         raise RealCompoError(f"sampler is {sampler!r}: choose one of {', '.join(SAMPLERS | STOCHASTIC)}")
     if steps < 1:
         raise RealCompoError(f"steps is {steps}: at least 1 is needed")
+
+
+def check_flow(schedule: NoiseSchedule | FlowSchedule, sampler: str, balance: BalanceSettings) -> None:
+    """Raises RealCompoError for what has no meaning with flow matching."""
+    if not isinstance(schedule, FlowSchedule):
+        return
+    if sampler in STOCHASTIC:
+        raise RealCompoError(
+            f"sampler {sampler!r} adds noise to the signal, and SD3 and Flux mix both: choose one of "
+            f"{', '.join(SAMPLERS)}"
+        )
+    if balance.rule == "superdiff":
+        raise RealCompoError(
+            "superdiff follows the densities of models that add noise to the signal, and SD3 and Flux mix both: choose "
+            "another rule"
+        )
 
 
 def _joined_text(*texts: str | None) -> str | None:

@@ -60,7 +60,7 @@ class LayoutGuidance:
         return layout
 
     def objective(self, layers: Sequence[Layer], chosen: Sequence[Layer], targets: Targets) -> Objective:
-        return Objective(guidance_layers(layers), targets, layout_guidance_loss)
+        return Objective(guidance_layers(layers) or chosen, targets, layout_guidance_loss)
 
     def guide(self, steps: int, movable: Tensor | None = None) -> LayoutGuide:
         return LayoutGuide(self.over(steps), movable)
@@ -74,6 +74,7 @@ class LayoutGuidance:
 class LayoutGuide:
     """Moves the latent of one run: x ← x − scale · σ² · ∂L/∂x, each item of the batch by its own loss.
 
+    The rule is the same for x = signal + σ · noise and for flow matching's x (docs/method.md, R18).
     movable: (B or 1, 1, h, w), how much of each pixel may move; None for all.
     """
 
@@ -102,7 +103,7 @@ class LayoutGuide:
 def guidance_layers(layers: Sequence[Layer]) -> list[Layer]:
     """Those whose maps Layout Guidance reads, in their order: the middle and the first decoder level with attention.
 
-    In SD1.5 these are 8×8 and three times 16×16 for a 64×64 latent.
+    In SD1.5 these are 8×8 and three times 16×16 for a 64×64 latent. Networks of joint attention have none of them.
     """
     first = next((layer.downsampling for layer in layers if layer.part == "decoder"), None)
     return [

@@ -1,7 +1,8 @@
 """Parametrisations: what a network predicts, how its input is scaled, and what its target is in training.
 
-Noise levels are sigma in x = signal + sigma · noise. The three of variance-preserving models (SD1.x, SD2.x, SDXL) are
-here; they share the scaling and differ in what the network's output means (docs/method.md, R1).
+Noise levels are sigma in x = signal + sigma · noise. The three of variance-preserving models (SD1.x, SD2.x, SDXL) share
+the scaling and differ in what the network's output means (docs/method.md, R1). Flow matching (SD3, Flux) has a latent
+of its own, and the same Euler step (R18).
 """
 
 from __future__ import annotations
@@ -73,6 +74,24 @@ class Sample(_VariancePreserving):
 
     def target(self, latent: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
         return latent
+
+
+class Flow:
+    """x = (1 − σ) · signal + σ · noise, and the network predicts v = noise − signal (Liu et al. 2023)."""
+
+    name = "flow"
+
+    def initial_latent(self, noise: Tensor, sigma: float) -> Tensor:
+        return noise * sigma
+
+    def scale_input(self, x: Tensor, sigma: float) -> Tensor:
+        return x
+
+    def denoised(self, x: Tensor, output: Tensor, sigma: float) -> Tensor:
+        return x - sigma * output
+
+    def target(self, latent: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+        return noise - latent
 
 
 PARAMETRISATIONS: dict[str, Parametrisation] = {kind.name: kind() for kind in (Epsilon, Velocity, Sample)}
