@@ -7,6 +7,7 @@ from server import PromptServer
 
 from . import (
     attention_nodes,
+    benchmark_nodes,
     composition_nodes,
     conditioning_nodes,
     editing_nodes,
@@ -34,6 +35,7 @@ MODULES = (
     editing_nodes,
     shapescenes_nodes,
     train_nodes,
+    benchmark_nodes,
 )
 
 

@@ -99,7 +99,7 @@ class RecordAttention(io.ComfyNode):
             description="Records what each word attends to while this model samples, with any sampler or guider.",
             search_aliases=["DAAM", "attention maps", "cross attention"],
             inputs=[
-                io.Model.Input("model", tooltip="A UNet (SD1.x, SD2.x, SDXL), SD3 or Flux."),
+                io.Model.Input("model", tooltip="A UNet (SD1.x, SD2.x, SDXL), SD3, Flux, Qwen-Image or Wan."),
                 io.Clip.Input(
                     "clip",
                     optional=True,

@@ -11,6 +11,7 @@ from realcompo_core.errors import BranchMismatchError, RealCompoError, TooManyOb
 from realcompo_core.layout import Box, Layout
 from realcompo_core.layout.regions import region_of
 
+from .host.regional import regional
 from .schema import ADVANCED, schema, size_inputs
 from .types import LayoutType
 
@@ -140,6 +141,48 @@ class ApplyLayoutRegions(io.ComfyNode):
         return io.NodeOutput(regional)
 
 
+class ApplyLayoutRegionalAttention(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RealCompoApplyLayoutRegionalAttention",
+            display_name="Apply Layout (Regional Attention)",
+            description="Adds a layout's phrases to a conditioning of SD3, Flux or Qwen-Image; only the cells of its "
+            "region attend to a phrase. With an EliGen LoRA on the model, it is EliGen.",
+            search_aliases=["eligen", "regional prompting", "flux regional", "entity control", "attention couple"],
+            inputs=[
+                io.Conditioning.Input("conditioning", tooltip="The whole prompt, encoded. All cells attend to it."),
+                LayoutType.Input("layout", tooltip="The objects and their regions: masks, poses or boxes."),
+                io.Clip.Input("clip", tooltip="Encodes the phrases: the CLIP that encoded the prompt."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share of sampling, from its start, in which the regions act. Afterwards the model "
+                    "reads the prompt alone.",
+                    extra_dict=ADVANCED,
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="The whole prompt, and the phrases in their regions."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, conditioning, layout, clip, strength) -> io.NodeOutput:
+        if not layout.objects or strength == 0:
+            return io.NodeOutput(conditioning)
+        changed = regional(conditioning, layout, clip)
+        found = []
+        for entry, other in zip(conditioning, changed, strict=True):
+            found += [entry] if other is entry else until(strength, entry, other)
+        return io.NodeOutput(found)
+
+
 def gligen_positions(layout: Layout, clip, gligen, rows: float, columns: float) -> list[tuple]:
     """The objects as the host's GLIGEN reads them: (pooled phrase, height, width, y, x), in latent cells."""
     phrases = {item.phrase for item in layout.objects}
@@ -180,12 +223,15 @@ def check_count(earlier: list, positions: list, gligen) -> None:
         )
 
 
-def until(share: float, entry, values: dict) -> list:
-    """The conditioning `entry` with `values` in the first `share` of sampling, and without them afterwards."""
+def until(share: float, entry, values: dict | list) -> list:
+    """The conditioning `entry` with `values` in the first `share` of sampling, and without them afterwards.
+
+    values: options, or another entry in its place.
+    """
     start, end = entry[1].get("start_percent", 0.0), entry[1].get("end_percent", 1.0)
     if share <= start:
         return [entry]
-    changed = node_helpers.conditioning_set_values([entry], values)
+    changed = node_helpers.conditioning_set_values([entry], values) if isinstance(values, dict) else [values]
     if share >= end:
         return changed
     first = node_helpers.conditioning_set_values(changed, {"start_percent": start, "end_percent": share})
@@ -193,4 +239,4 @@ def until(share: float, entry, values: dict) -> list:
     return first + node_helpers.conditioning_set_values([entry], rest)
 
 
-NODES = [ApplyLayoutGLIGEN, ApplyLayoutRegions]
+NODES = [ApplyLayoutGLIGEN, ApplyLayoutRegions, ApplyLayoutRegionalAttention]

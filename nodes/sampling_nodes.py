@@ -80,7 +80,8 @@ class BranchNode(io.ComfyNode):
             description="One model with its conditionings, for the Balanced Guider. Chain several: fidelity first.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A UNet model (SD1.x, SD2.x, SDXL). All branches share a latent space."
+                    "model",
+                    tooltip="A UNet (SD1.x, SD2.x, SDXL), SD3, Flux, Qwen-Image or Wan. Branches share latents.",
                 ),
                 io.Conditioning.Input("positive", tooltip="The layout's prompt, encoded by this model's CLIP."),
                 io.Conditioning.Input("negative", tooltip="What to avoid, encoded by this model's CLIP."),
@@ -107,8 +108,8 @@ def layers_input() -> io.Input:
         min=0,
         max=8,
         extra_dict=ADVANCED,
-        tooltip="Attention maps that are so many times smaller than the latent are read. 0 chooses: 4 "
-        "where the model has it (SD1.x, SD2.x, SDXL).",
+        tooltip="Attention maps that are so many times smaller than the latent are read. 0 chooses: 4 where the model "
+        "has it (SD1.x, SD2.x, SDXL), one block at a third of the depth of transformers, where 2 takes all blocks.",
     )
 
 
@@ -333,7 +334,7 @@ class DualUNetBalancerSampler(io.ComfyNode):
             search_aliases=["RealCompo sampler", "two model sampler", "GLIGEN sampler"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The fidelity branch: any SD1.x, SD2.x or SDXL checkpoint, LoRAs and all."
+                    "model", tooltip="The fidelity branch: any SD1.x, SD2.x, SDXL, SD3, Flux, Qwen-Image or Wan model."
                 ),
                 io.Conditioning.Input("positive", tooltip="The layout's prompt for the fidelity branch."),
                 io.Conditioning.Input("negative", tooltip="What the fidelity branch avoids."),

@@ -29,17 +29,18 @@ class RealCompoShapeScenesLoader(io.ComfyNode):
                     options=list(shapescenes_host.VARIANTS),
                     default="text to image",
                     optional=True,
-                    tooltip="The model as it was trained first, or with what TokenCompose's losses taught it.",
+                    tooltip="A UNet as it was trained first, or with what TokenCompose's losses taught it; or a "
+                    "transformer like SD3's, and the same with a LoRA for Apply Layout (Regional Attention).",
                 ),
             ],
             outputs=[
                 io.Model.Output("model", tooltip="Text to image: realistic, often wrong about what is where."),
-                io.Gligen.Output("gligen", tooltip="Makes the model the layout branch, through Apply Layout."),
+                io.Gligen.Output("gligen", tooltip="Makes a UNet the layout branch, through Apply Layout (GLIGEN)."),
                 io.Clip.Output("clip", tooltip="Knows the words of the world: colours, shapes, places, numbers."),
                 io.Vae.Output("vae", tooltip="The autoencoder: 8 channels, an eighth of the size."),
                 io.Latent.Output("latent", tooltip="Empty, of the size above."),
                 io.ControlNet.Output(
-                    "control_net", tooltip="Makes the model follow a segmentation picture, through Apply ControlNet."
+                    "control_net", tooltip="Makes a UNet follow a segmentation picture, through Apply ControlNet."
                 ),
             ],
         )

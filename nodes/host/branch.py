@@ -1,10 +1,10 @@
-"""One branch in the host: a guider, whose model's cross-attention can be read with gradient."""
+"""One branch in the host: a guider, whose model's attention to the text can be read with gradient."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,10 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.samplers
 import torch
+from comfy.ldm.flux import math as flux_math
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.qwen_image import model as qwen_image
+from comfy.ldm.wan import model as wan
 from comfy.model_base import BaseModel
 from torch import Tensor, nn
 
@@ -24,11 +27,11 @@ from realcompo_core.attention.source import NetworkPass, Stage
 from .chunks import PLACE, acts_at, by_uuid, whole_picture
 from .composed import composes
 from .controls import chain, detached
+from .frames import Frames
 from .inference_tensors import UsableTensors, usable_weights
 from .joined_passes import JoinedPasses, calculate
 from .memory import within_memory
-from .sources import STAGE
-from .unet_attention import UNetAttention
+from .sources import STAGE, HostAttention
 
 SKIPPED = (
     "branch {}: another pack's wrapper did not run the model, and this sampler needs its unconditional estimate. Take "
@@ -53,7 +56,8 @@ class HostBranch:
     around it stays around it. objective: what is asked of the maps of `source`; None where nothing is read.
     detach_control: no gradient flows through the ControlNets of a reading. estimates: while the branch is watched, the
     conditional and the unconditional estimate behind the newest D. unread: how often a map was wanted and another
-    pack's wrapper had the network skipped.
+    pack's wrapper had the network skipped. frames: of the latent. The balancer sees them one below the other, and so
+    are all latents here; the host's functions get them with their time axis.
     """
 
     def __init__(
@@ -63,9 +67,10 @@ class HostBranch:
         predict: Callable,
         model_options: dict,
         seed: int | None,
-        source: UNetAttention,
+        source: HostAttention,
         objective: Objective | None,
         detach_control: bool = False,
+        frames: Frames | None = None,
     ):
         self.name = name
         self.model_options = model_options
@@ -75,6 +80,7 @@ class HostBranch:
         self._is_watched = False
         self._guider, self._predict, self._seed = guider, predict, seed
         self._source, self._objective, self._detach_control = source, objective, detach_control
+        self._frames = frames or Frames()
 
     def watch(self, wanted: bool) -> None:
         """From now on (or no longer) keep `estimates`, and run the negative conditioning also at CFG 1."""
@@ -123,6 +129,7 @@ class HostBranch:
             positive, negative = args["conds"]
             conditional, gradient = self._read(x, sigma, "step", self._objective)
             found.append(gradient)
+            conditional = self._frames.unfolded(conditional)
             if negative is None:
                 return [conditional, torch.zeros_like(conditional)]
             rest = {**args, "conds": [None, negative]}  # at its place: other packs ask which of the two it is
@@ -154,7 +161,8 @@ class HostBranch:
 
     def _predicted(self, x: Tensor, sigma: float, options: dict) -> Tensor:
         self._make_current()
-        return self._predict(x, _timestep(x, sigma), options, self._seed)
+        found = self._predict(self._frames.unfolded(x), _timestep(x, sigma), options, self._seed)
+        return self._frames.folded(found)
 
     def _make_current(self) -> None:
         """Branches may share a model: from now on it is this branch's patcher whose hooks and callbacks it asks."""
@@ -166,7 +174,7 @@ class HostBranch:
             return {**self.model_options}
 
         def keep(args: dict) -> Tensor:
-            self.estimates = args["cond_denoised"], args["uncond_denoised"]
+            self.estimates = tuple(self._frames.folded(args[key]) for key in ("cond_denoised", "uncond_denoised"))
             return args["denoised"]
 
         options = {**self.model_options}
@@ -190,16 +198,16 @@ class HostBranch:
         objective = replace(objective, targets=objective.targets.shifted(entry.get(PLACE, 0)))
 
         def run(x: Tensor, of_items: Callable) -> tuple[Tensor, Gradient | None]:
-            return self._read_once(x, sigma, stage, objective, of_items(positive), entry["uuid"])
+            return self._read_once(x, sigma, stage, objective, of_items(positive), entry)
 
-        found = within_memory(run, x, self._networks())
+        found = within_memory(run, x, self._networks(), self._source.read_blocks(objective.layers))
         self.unread += found[1] is None
         return found
 
     def _read_once(
-        self, x: Tensor, sigma: float, stage: Stage, objective: Objective, positive: list, wanted
+        self, x: Tensor, sigma: float, stage: Stage, objective: Objective, positive: list, wanted: dict
     ) -> tuple[Tensor, Gradient | None]:
-        """`_read`, of the conditionings `positive`, in one pass. wanted: the identity of the one that is read."""
+        """`_read`, of the conditionings `positive`, in one pass. wanted: the one that is read."""
         output = x
         if self._detach_control:
             positive = detached(positive)
@@ -208,13 +216,13 @@ class HostBranch:
             reader = GradientReader(x.clone(), objective, stage == "lookahead")
             args = {
                 "conds": [positive],
-                "input": reader.x,
+                "input": self._frames.unfolded(reader.x),
                 "sigma": _timestep(reader.x, sigma),
                 "model": self._guider.inner_model,
                 "model_options": self._reading_options(reader, wanted, stage, objective),
             }
-            with usable_weights(self._networks()), UsableTensors(), self._mutations(), reader:
-                output = self._calculate_alone(args)[0].detach()
+            with usable_weights(self._networks()), UsableTensors(), self._mutations(), _differentiable(), reader:
+                output = self._frames.folded(self._calculate_alone(args)[0]).detach()
         comfy.model_management.throw_exception_if_processing_interrupted()
         return output, reader.gradient
 
@@ -232,22 +240,55 @@ class HostBranch:
         other = self.model_options.get("sampler_calc_cond_batch_function")
         return calculate(args) if other is None else other(args)
 
-    def _reading_options(self, reader: GradientReader, wanted, stage: Stage, objective: Objective) -> dict:
+    def _reading_options(self, reader: GradientReader, wanted: dict, stage: Stage, objective: Objective) -> dict:
         """The branch's options, in which the layers emit to the reader."""
         options = comfy.model_patcher.create_model_options_clone(self.model_options)
-        running = NetworkPass(tuple(reader.x.shape[-2:]), stage=stage)
-        names, layers = by_uuid({wanted: "positive"}), objective.layers
-        transformer = self._source.patched(options.get("transformer_options", {}), reader.read, running, names, layers)
+        transformer = {**options.get("transformer_options", {})}
+        if reader.x.device.type == "cpu":  # the host's choice there keeps 50 times the memory
+            transformer.setdefault("optimized_attention_override", fused_attention)
+        text = wanted["model_conds"]["c_crossattn"].cond
+        size = self._frames.of_one(tuple(reader.x.shape[-2:]))
+        running = NetworkPass(size, ("positive",), stage, text.shape[1], self._frames.count or 1)
+        names, layers = by_uuid({wanted["uuid"]: "positive"}), objective.layers
+        transformer = self._source.patched(transformer, reader.read, running, names, layers)
         patches = {**transformer.get("patches", {})}
         # The host adds a ControlNet's output in place to what autograd has kept: give it a copy.
         patches["input_block_patch_after_skip"] = [*patches.get("input_block_patch_after_skip", []), _copied]
         unseen = [COMPILED, STEP_CACHES] if stage == "lookahead" else [COMPILED]
         wrappers = _without(transformer.get("wrappers", {}), unseen)
         transformer |= {"patches": patches, "wrappers": wrappers, STAGE: stage}
-        if reader.x.device.type == "cpu":  # the host's choice there keeps 50 times the memory
-            transformer.setdefault("optimized_attention_override", fused_attention)
         options["transformer_options"] = transformer
         return options
+
+
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """Inside, rotary positions are computed by operations that have a gradient. The host's fused kernels have none."""
+    own: dict = {(flux_math, "apply_rope"): _both_rotated}
+    own |= {(module, "apply_rope1"): _rotated for module in (qwen_image, wan)}
+    if hasattr(comfy.model_management, "in_training"):  # a newer host has such operations for training
+        own = {(comfy.model_management, "in_training"): True}
+    before = {(place, name): getattr(place, name) for place, name in own}
+    _set(own)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: dict[tuple[Any, str], Any]) -> None:
+    for (place, name), value in values.items():
+        setattr(place, name, value)
+
+
+def _rotated(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021). x: (B, heads, n, d); turns: (..., n, d / 2, 2, 2) rotation matrices."""
+    pairs = x.to(turns.dtype).unflatten(-1, (-1, 1, 2))
+    return (turns * pairs).sum(-1).flatten(-2).type_as(x)
+
+
+def _both_rotated(q: Tensor, k: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+    return _rotated(q, turns), _rotated(k, turns)
 
 
 def _timestep(x: Tensor, sigma: float) -> Tensor:

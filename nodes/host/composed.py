@@ -19,6 +19,7 @@ from realcompo_core.text.tokens import phrase_spans
 from .joined_passes import calculate
 from .messages import warn_on_node
 from .prompt_tokens import prompt_pieces
+from .sources import cross_attention
 
 FUNCTION = "sampler_calc_cond_batch_function"  # in the host's model options: (conditionings) -> predictions
 NOT_SAMPLED = (
@@ -72,8 +73,9 @@ def structured(model: Any, clip: Any, prompt: str, phrases: Sequence[str]) -> An
     """A clone of the model, which takes the values of this prompt's cross-attention from its phrases, too.
 
     Other texts stay as they are. The node that runs says so if the prompt is none of those that are sampled, or if no
-    phrase has more than one word there.
+    phrase has more than one word there. Raises RealCompoError for a model without cross-attention.
     """
+    cross_attention(model, "Structured Diffusion")
     pieces, _ = prompt_pieces(clip, prompt)
     spans = phrase_spans(pieces, phrases)
     if not spans:

@@ -24,8 +24,8 @@ from realcompo_core.layout import Layout
 from realcompo_core.layout.regions import covered_by_objects
 from realcompo_core.text.prompt_edit import tokens_of
 
-from .checks import readable_source
 from .messages import warn_on_node
+from .sources import cross_attention
 from .unet_attention import patch_key
 
 KEY = "realcompo_prompt_to_prompt"  # of the wrapper, and in the options of the conditioning
@@ -74,7 +74,7 @@ def edited(
     """
     if model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
         raise RealCompoError("the model already has a Prompt-to-Prompt: make each edit on the model itself")
-    layers = readable_source(model).layers
+    layers = cross_attention(model, "Prompt-to-Prompt").layers
     edit = Edit(settings, source.words, target.words, (source.length, target.length))
     columns = None
     if settings.blend is not None:

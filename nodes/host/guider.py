@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import comfy.hooks
@@ -19,6 +18,7 @@ from torch import Tensor
 from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.targets import Targets, object_targets
 from realcompo_core.errors import RealCompoError
+from realcompo_core.guidance.attend_and_excite import Excitation
 from realcompo_core.guidance.balancer import Balancer
 from realcompo_core.guidance.branch import Branch, branch_names
 from realcompo_core.guidance.latent_guidance import LatentGuidance, with_guidance
@@ -32,16 +32,20 @@ from realcompo_core.text.tokens import TokenGroup
 
 from .branch import SKIPPED, HostBranch
 from .branch_input import BranchInput
-from .checks import check_branches, readable_source
+from .checks import check_branches, is_flow
 from .composed import composes
 from .coverage import check_coverage
+from .frames import Frames
 from .joined_passes import joined_passes
 from .messages import warn_on_node
 from .prompt_tokens import prompt_groups, with_places
 from .shapescenes import unknown_to
+from .sources import HostAttention, attention_source
+from .transformer_attention import TransformerAttention
 
 CHANGES_GUIDANCE = {"sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function"}
 """Model options of nodes that make something of the unconditional estimate: their branch is guided to the end."""
+BRANCHES = "realcompo_branches"  # key of the models that are loaded beside a branch's own
 POST_CFG = "sampler_post_cfg_function"  # in the host's model options: functions of the guided result
 
 
@@ -81,16 +85,18 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         found = [group for groups in (self._groups, *(seen.groups for seen in self._seen)) for group in groups]
         branches, self.warnings = with_places(clip, layout, found, branches)
         self.warnings += unknown_to(clip, layout.prompt)
-        models = _loaded_together(branches)
+        models = _own_models(branches)
         super().__init__(models[0])
         self._others = [comfy.samplers.CFGGuider(model) for model in models[1:]]
         for guider, branch in zip((self, *self._others), branches, strict=True):
             guider.set_conds(branch.positive, branch.negative)
             guider.set_cfg(branch.cfg)
+        self._beside = _loaded_beside(models, branches)
         self._cfg = [branch.cfg for branch in branches]
         self.trace = Trace(tuple(branch_names(len(branches))))
         self._layout = layout.validate()
-        self._sources = [readable_source(model) for model in models]
+        self._sources = [attention_source(model) for model in models]
+        _check_methods(self._sources, self._layout_guidance, models[0], self.settings)
         self._layers = [source.choose(layers) for source in self._sources]
         self._detach_control = detach_control
         self._balancer: Balancer | None = None
@@ -109,6 +115,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             return latent_image
         opening = _OpenBranches(self, self._others, sampler, (noise, latent_image, denoise_mask, seed))
         try:
+            for guider, models in zip((self, *self._others), self._beside, strict=True):
+                guider.model_patcher.set_additional_models(BRANCHES, models)
             samples = super().sample(noise, latent_image, opening, sigmas, denoise_mask, callback, disable_pbar, seed)
             of_run = self._balancer.finish()
             self._warn([*self.warnings, *self._of_steps, *self._skipped_networks(), *of_run])
@@ -117,6 +125,8 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             self._balancer, self._branches = None, []
             for guider, cfg in zip((self, *self._others), self._cfg, strict=True):
                 guider.set_cfg(cfg)
+                # Models that refer to each other would outlive this run, and the host would think that they leak.
+                guider.model_patcher.remove_additional_models(BRANCHES)
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict = {}, seed: int | None = None) -> Tensor:  # noqa: B006
         sigma = float(timestep[0])
@@ -132,34 +142,39 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         for branch in self._branches:
             branch.watch(bool(asked) or self.settings.rule == "superdiff")
         mask = self._mask(timestep, model_options) if any(self._layout_guidance) else None
-        denoised = self._denoised(x, sigma, mask)
+        denoised = self._denoised(self._frames.folded(x), sigma, mask)
         if asked:
             denoised = self._balanced_result(denoised, asked, x, timestep, model_options)
-        return denoised if mask is None else self._before_blending(denoised, mask)
+        return self._frames.unfolded(denoised if mask is None else self._before_blending(denoised, mask))
 
     def moved(self, latent: Tensor, sigma: Tensor | None = None) -> Tensor:
         """A latent of the sampler with the moves of the guided branches. sigma: the last, for the sampler's result."""
         moves = self._balancer.moves
-        if sigma is not None and isinstance(moves, Tensor):
-            moves = self.inner_model.model_sampling.inverse_noise_scaling(sigma, moves)
-        return latent + moves
+        if not isinstance(moves, Tensor):
+            return latent
+        moves = self._frames.unfolded(moves)
+        return latent + (moves if sigma is None else self._scaled_back(sigma, moves))
+
+    def _scaled_back(self, sigma: Tensor, moves: Tensor) -> Tensor:
+        return self.inner_model.model_sampling.inverse_noise_scaling(sigma, moves)
 
     def begin(self, model_options: list[dict], sigmas: Tensor, latent: _Latent, seed: int | None) -> None:
         """All branches are open: make the balancer. `model_options` has one entry a branch."""
         size = tuple(latent.noise.shape[-2:])
+        frames = self._frames = Frames.of(latent.noise)
         device = self.model_patcher.load_device
-        targets = _Seen(self._layout, self._groups).targets(device)
+        targets = _Seen(self._layout, self._groups).targets(device, frames)
         guiders = (self, *self._others)
         predictors = [super().predict_noise, *(guider.outer_predict_noise for guider in self._others)]
         objectives = [targets and Objective(layers, targets) for layers in self._layers]
         parts = zip(self.trace.branches, guiders, predictors, model_options, self._sources, objectives, strict=True)
         self._branches = [
-            HostBranch(name, guider, predict, options, seed, source, objective, self._detach_control)
+            HostBranch(name, guider, predict, options, seed, source, objective, self._detach_control, frames)
             for name, guider, predict, options, source, objective in parts
         ]
         self._own_options = model_options[0]
         count = len(latent.noise)
-        objects = covered_by_objects(self._layout, *size).expand(count, *size)
+        objects = frames.repeated(covered_by_objects(self._layout, *size)).expand(count, -1, -1)
         self._latent, self._sigmas, self._schedule = latent, sigmas, Schedule(sigmas.tolist())
         self._unguided_below = self.settings.unguided_below(self._schedule, len(guiders), bool(self._groups))
         seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
@@ -167,9 +182,9 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self.trace.phrases = [[layout.objects[g.objects[0]].phrase for g in self._groups]] * count
         self.trace.objects = [[g.objects for g in self._groups]] * count
         parts = zip(self._branches, self._layout_guidance, self._sources, self._layers, self._seen, strict=True)
-        mask = latent.mask
+        mask = latent.mask if latent.mask is None else frames.folded(latent.mask)
         balanced = [
-            with_guidance(branch, guidance, source.layers, layers, seen.targets(device), self._schedule, mask)
+            with_guidance(branch, guidance, source.layers, layers, seen.targets(device, frames), self._schedule, mask)
             for branch, guidance, source, layers, seen in parts
         ]
         self._balancer = Balancer(
@@ -215,11 +230,11 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         return denoised - balancer.moves
 
     def _mask(self, timestep: Tensor, model_options: dict) -> Tensor | None:
-        """The noise mask that the host applies in this evaluation, (B, C, h, w); None without."""
+        """The noise mask that the host applies in this evaluation, (B, C, T · h, w); None without."""
         mask, of_step = self._latent.mask, model_options.get("denoise_mask_function")
-        if mask is None or of_step is None:
-            return mask
-        return of_step(timestep, mask, extra_options={"model": self, "sigmas": self._sigmas})
+        if mask is not None and of_step is not None:
+            mask = of_step(timestep, mask, extra_options={"model": self, "sigmas": self._sigmas})
+        return mask if mask is None else self._frames.folded(mask)
 
     def _before_blending(self, denoised: Tensor, mask: Tensor) -> Tensor:
         """`denoised`, an estimate minus moves, such that it is one after the host has blended it with what is kept."""
@@ -245,6 +260,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             sum(weights[:, k, None] * branch.estimates[i] for k, branch in used) - self._balancer.moves
             for i in range(2)
         )
+        denoised, conditional, unconditional = map(self._frames.unfolded, (denoised, conditional, unconditional))
         for function in asked:
             denoised = function(
                 {
@@ -260,7 +276,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
                     "input": x,
                 }
             )
-        return denoised
+        return self._frames.folded(denoised)
 
     def _step(self, x: Tensor, sigma: float) -> Step:
         """Euler's step to the schedule's next level, whatever the sampler is (docs/method.md, R3).
@@ -274,8 +290,13 @@ class BalancedGuider(comfy.samplers.CFGGuider):
             return Step(base, gain, sigma_next)
         level = torch.full((len(x),), sigma_next, device=x.device)
         kept = self.inner_model.scale_latent_inpaint(
-            x=x, sigma=level, noise=self._latent.noise, latent_image=self._latent.image, denoise_mask=mask
+            x=self._frames.unfolded(x),
+            sigma=level,
+            noise=self._latent.noise,
+            latent_image=self._latent.image,
+            denoise_mask=mask,
         )
+        kept, mask = self._frames.folded(kept), self._frames.folded(mask)
         return Step(base * mask + kept * (1 - mask), gain * mask[:, :1], sigma_next)
 
 
@@ -291,11 +312,15 @@ class _Seen:
         seen = guidance.seen(layout) if guidance else replace(layout, objects=())
         return cls(seen, prompt_groups(clip, seen, include_adjectives))
 
-    def targets(self, device: torch.device) -> Targets | None:
+    def targets(self, device: torch.device, frames: Frames) -> Targets | None:
         """None where there is nothing to look at."""
         if not self.groups:
             return None
-        regions = partial(region_maps, self.layout, [group.objects for group in self.groups])
+
+        def regions(height: int, width: int) -> Tensor:
+            size = frames.of_one((height, width))
+            return frames.repeated(region_maps(self.layout, [group.objects for group in self.groups], *size))
+
         return object_targets([[group.tokens for group in self.groups]], [regions]).to(device)
 
 
@@ -341,12 +366,31 @@ class _OpenBranches(comfy.samplers.Sampler):
         return callback and (lambda step, denoised, x, *rest: callback(step, moved(denoised), moved(x), *rest))
 
 
-def _loaded_together(branches: Sequence[BranchInput]) -> list:
-    """A clone of each branch's model, which the host loads together with all the others.
+def _check_methods(
+    sources: Sequence[HostAttention],
+    guidances: Sequence[LatentGuidance | None],
+    model: Any,
+    settings: BalanceSettings,
+) -> None:
+    """Raises RealCompoError for methods whose formulas are not for these models."""
+    for source, guidance in zip(sources, guidances, strict=True):
+        if isinstance(source, TransformerAttention) and isinstance(guidance, Excitation):
+            raise RealCompoError(
+                f"{guidance.name} compares a word's attention with that of all of CLIP's tokens, which this model does "
+                "not attend to alone: use Layout Guidance, or a UNet (SD1.x, SD2.x, SDXL)"
+            )
+    if settings.rule == "superdiff" and is_flow(model):
+        raise RealCompoError(
+            "superdiff follows the densities of models that add noise to the signal, and this one is of flow matching: "
+            "choose another rule"
+        )
 
-    Loaded one after the other, the last could push the first out of the GPU. Clones of one checkpoint share its
-    network; where they change it in different ways, only one change could be in place, so they get networks of their
-    own.
+
+def _own_models(branches: Sequence[BranchInput]) -> list:
+    """A clone of each branch's model.
+
+    Clones of one checkpoint share its network; where they change it in different ways, only one change could be in
+    place, so they get networks of their own.
     """
     models: list = []
     firsts: list[BranchInput] = []  # the first branch on each network
@@ -358,13 +402,22 @@ def _loaded_together(branches: Sequence[BranchInput]) -> list:
         elif not _can_share(first, branch):
             model = _own_weights(model)
         models.append(model.clone())
+    return models
+
+
+def _loaded_beside(models: Sequence[Any], branches: Sequence[BranchInput]) -> list[list]:
+    """What the host is to load together with each branch's model: the models of all other branches.
+
+    Loaded one after the other, the last could push the first out of the GPU.
+    """
+    beside = []
     for model, branch in zip(models, branches, strict=True):
         others = [other for other in models if not other.is_clone(model)]
         for other in branches:
             if other is not branch:
                 others += _models_of_conditionings(other)
-        model.set_additional_models("realcompo_branches", list(dict.fromkeys(others)))
-    return models
+        beside.append(list(dict.fromkeys(others)))
+    return beside
 
 
 def _can_share(one: BranchInput, other: BranchInput) -> bool:
@@ -380,11 +433,11 @@ def _can_share(one: BranchInput, other: BranchInput) -> bool:
 
 
 def _has_hooks(branch: BranchInput) -> bool:
-    """Whether the branch's conditionings change its model while they run."""
+    """Whether the branch's conditionings change its model while they run. Hooks of the options leave it as it is."""
     found = comfy.hooks.HookGroup()
     entries = comfy.sampler_helpers.convert_cond([*branch.positive, *branch.negative])
     comfy.sampler_helpers.get_hooks_from_cond(entries, found)
-    return len(found) > 0
+    return len(found) > len(found.get_type(comfy.hooks.EnumHookType.TransformerOptions))
 
 
 def _own_weights(model):

@@ -1,18 +1,23 @@
-"""Gradients within the memory that there is: gradient checkpointing of the host's UNets, then item by item."""
+"""Gradients within the memory that there is: gradient checkpointing of the host's networks, then item by item."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
+from functools import partial
 from typing import Any
 
 import comfy.conds
 import comfy.model_management
 import torch
+from comfy.ldm.flux.layers import DoubleStreamBlock, SingleStreamBlock
 from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.mmdit import JointBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.ldm.qwen_image.model import QwenImageTransformerBlock
+from comfy.ldm.wan.model import WanAttentionBlock
 from torch import Tensor, nn
 
 from realcompo_core.attention.checkpointing import checkpointed, swapped_forwards
@@ -21,6 +26,11 @@ from realcompo_core.attention.reading import Gradient
 from realcompo_core.errors import RealCompoError
 
 from .inference_tensors import UsableTensors
+
+FLUX_BLOCKS = (DoubleStreamBlock, SingleStreamBlock)
+JOINT_BLOCKS = (JointBlock, *FLUX_BLOCKS, QwenImageTransformerBlock, WanAttentionBlock)
+STREAMS = ("img", "txt", "x")  # Flux's blocks' inputs into which they write
+NORMS = ("img_norm1", "img_norm2", "txt_norm1", "txt_norm2", "pre_norm")  # of Flux's blocks
 
 
 def feed_forward(network: nn.Module) -> list[nn.Module]:
@@ -32,11 +42,43 @@ def residual_and_self_attention(network: nn.Module) -> list[nn.Module]:
     return found + [block.attn1 for block in _transformers(network)]
 
 
+def joint_blocks(network: nn.Module) -> list[nn.Module]:
+    """The blocks of transformers, which most of the network is."""
+    return [block for block in network.modules() if isinstance(block, JOINT_BLOCKS)]
+
+
 def gradient_checkpointing(
     modules: Sequence[nn.Module], modes: Callable[[], AbstractContextManager]
 ) -> AbstractContextManager:
     """Inside, `modules` keep only their input and run again in the backward pass, in `modes()`."""
-    return swapped_forwards({module: checkpointed(module.forward, modes) for module in modules})
+    return swapped_forwards({module: checkpointed(_own_forward(module), modes) for module in modules})
+
+
+def _own_forward(module: nn.Module) -> Callable:
+    """The module's forward, which may run twice.
+
+    That of SD3's blocks without the gradient checkpointing that the host has in them; that of Flux's, which write into
+    their inputs, on copies of these.
+    """
+    if isinstance(module, JointBlock):
+        return partial(module.forward, use_checkpoint=False)
+    return partial(_on_copies, module.forward) if isinstance(module, FLUX_BLOCKS) else module.forward
+
+
+def _on_copies(forward: Callable, *args: Any, **given: Any) -> Any:
+    first = [args[0].clone(), *args[1:]] if args else []
+    return forward(*first, **{name: value.clone() if name in STREAMS else value for name, value in given.items()})
+
+
+def _unwritten_norms(network: nn.Module) -> dict[nn.Module, Callable]:
+    """Forwards of the norms in Flux's blocks. What they keep for the backward pass would be written into later on."""
+
+    def on_copy(forward: Callable, x: Tensor) -> Tensor:
+        return forward(x.clone() if torch.is_grad_enabled() else x)
+
+    blocks = [block for block in network.modules() if isinstance(block, FLUX_BLOCKS)]
+    norms = [getattr(block, name) for block in blocks for name in NORMS if hasattr(block, name)]
+    return {norm: partial(on_copy, norm.forward) for norm in norms}
 
 
 def every_layer_checkpointed(networks: Sequence[nn.Module]) -> AbstractContextManager:
@@ -45,9 +87,14 @@ def every_layer_checkpointed(networks: Sequence[nn.Module]) -> AbstractContextMa
 
 
 def within_memory(
-    run: Callable[[Tensor, Callable[[Sequence[dict]], list[dict]]], Any], x: Tensor, networks: Sequence[nn.Module]
+    run: Callable[[Tensor, Callable[[Sequence[dict]], list[dict]]], Any],
+    x: Tensor,
+    networks: Sequence[nn.Module],
+    read: Collection[nn.Module] = (),
 ) -> Any:
     """`run(x, of_items)`; when memory is short, with more layers checkpointed, and then item by item.
+
+    read: modules in which the gradient is taken while they run; they are never checkpointed.
 
     `run` gives tensors or Gradients of the batch x, or a tuple of them, and passes its conditionings through
     `of_items`, which leaves those of the items that x holds. Raises RealCompoError where even one item is too much.
@@ -55,7 +102,7 @@ def within_memory(
     out_of_memory = comfy.model_management.OOM_EXCEPTION
     for everything, then in ((False, "recomputing more layers"), (True, "taking one picture at a time")):
         try:
-            with _checkpointed(networks, everything):
+            with _checkpointed(networks, everything, read):
                 return run(x, list)
         except out_of_memory:
             comfy.model_management.soft_empty_cache()
@@ -69,7 +116,7 @@ def within_memory(
     def alone(item: int) -> Any:
         return run(x[item : item + 1], lambda conditioning: [of_item(entry, item) for entry in conditioning])
 
-    with _checkpointed(networks, everything=True):
+    with _checkpointed(networks, everything=True, read=read):
         return _joined([alone(item) for item in range(len(x))])
 
 
@@ -125,12 +172,20 @@ def _joined(parts: list) -> Any:
     return Gradient(*joined) if isinstance(first, Gradient) else tuple(joined)
 
 
-def _checkpointed(networks: Sequence[nn.Module], everything: bool) -> AbstractContextManager:
-    """Inside, feed-forward layers are checkpointed, with `everything` also self-attention and residual blocks."""
-    modules = [layer for network in networks for layer in feed_forward(network)]
+@contextmanager
+def _checkpointed(networks: Sequence[nn.Module], everything: bool, read: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Inside, feed-forward layers and whole joint blocks but those in `read` are checkpointed.
+
+    With `everything` also self-attention and residual blocks.
+    """
+    modules = [layer for network in networks for layer in feed_forward(network) + joint_blocks(network)]
     if everything:
         modules += [layer for network in networks for layer in residual_and_self_attention(network)]
-    return gradient_checkpointing(modules, _modes)
+    plain = {module: _own_forward(module) for module in read if isinstance(module, JointBlock)}
+    plain |= {norm: forward for network in networks for norm, forward in _unwritten_norms(network).items()}
+    kept = [module for module in modules if module not in set(read)]
+    with swapped_forwards(plain), gradient_checkpointing(kept, _modes):
+        yield
 
 
 @contextmanager

@@ -21,9 +21,12 @@ from realcompo_core.text.tokens import TokenGroup, phrase_indices, token_groups
 from .branch_input import BranchInput
 from .chunks import PLACE, covers_picture
 
-T5 = "t5xxl"
+T5, UMT5 = "t5xxl", "umt5xxl"
+QWEN = "qwen25_7b"
+TURN_START, TURN_END, USER_LINE = 151644, 151645, (872, 198)  # Qwen2.5's tokens of a template; "user" and a line's end
 SAME_TOKENS = 0.02  # relative difference of a token's encodings that are one
 ALIKE = 0.7  # mean cosine of tokens' encodings, around their mean, from which on they are of one text
+BROKEN, FIRST_WITHOUT_SPACES = "\ufffd", "\u2e80"  # a part of a letter; first letter of the scripts of East Asia
 _ENCODED: WeakKeyDictionary[Any, tuple[str, Tensor]] = WeakKeyDictionary()
 END_OF_WORD, WORD_START = "</w>", "▁"
 
@@ -31,15 +34,17 @@ END_OF_WORD, WORD_START = "</w>", "▁"
 def prompt_groups(clip: Any, layout: Layout, include_adjectives: bool) -> list[TokenGroup]:
     """The objects' token groups in the conditioning that `clip` makes of the layout's prompt.
 
+    Of a conditioning with several texts, as SD3's with CLIP's and T5's, an object has the tokens of each.
     Raises PhraseNotInPromptError for a phrase that is not in it.
     """
     if not layout.objects:
         return []
     if not layout.prompt:
         raise RealCompoError("the layout has no prompt, so that its phrases cannot be found in it: give it one")
-    pieces, _ = prompt_pieces(clip, layout.prompt)
+    texts, _ = _texts(clip, layout.prompt)
     phrases = [item.phrase for item in layout.objects]
-    return token_groups(phrase_indices(pieces, phrases, include_adjectives=include_adjectives))
+    found = [phrase_indices(pieces, phrases, include_adjectives=include_adjectives) for pieces in texts]
+    return token_groups([list(chain.from_iterable(tokens)) for tokens in zip(*found, strict=True)])
 
 
 def with_places(
@@ -121,22 +126,36 @@ def prompt_words(clip: Any, prompt: str) -> PromptWords:
 
     SD3's conditioning has CLIP's tokens and then T5's, so that a word has tokens in both; Flux's has T5's alone.
     """
+    texts, length = _texts(clip, prompt)
+    words: list[tuple[str, list[int]]] = []
+    for pieces in texts:
+        own = [(text.strip(), tokens) for text, tokens in pieces]
+        words = _joined_streams(words, own) if words else own
+    return PromptWords(words, length)
+
+
+def _texts(clip: Any, prompt: str) -> tuple[list[list[tuple[str, list[int]]]], int]:
+    """The prompt's words in each text of the conditioning that `clip` makes, in their order, and its length.
+
+    Each word has its token indices in the whole conditioning.
+    """
     chunks = clip.tokenize(prompt, return_word_ids=True)
+    if QWEN in chunks:
+        pieces, length = _qwen_pieces(clip, chunks[QWEN])
+        return [pieces], length
     if T5 not in chunks:
         pieces, length = prompt_pieces(clip, prompt)
-        return PromptWords([(text.strip(), tokens) for text, tokens in pieces], length)
+        return [pieces], length
     streams = [T5]
     if "g" in chunks:
         encoder = clip.cond_stage_model
         streams = [key for key, part in (("g", "clip_g"), (T5, T5)) if getattr(encoder, part, True) is not None]
-    words: list[tuple[str, list[int]]] = []
-    length = 0
+    texts, length = [], 0
     for key in streams:
         pieces, count = _stream_pieces(clip, key, chunks[key])
-        shifted = [(text.strip(), [length + token for token in tokens]) for text, tokens in pieces]
-        words = _joined_streams(words, shifted) if words else shifted
+        texts.append([(text, [length + token for token in tokens]) for text, tokens in pieces])
         length += count
-    return PromptWords(words, length)
+    return texts, length
 
 
 def _joined_streams(words: list[tuple[str, list[int]]], others: list[tuple[str, list[int]]]) -> list:
@@ -167,7 +186,45 @@ def _stream_pieces(clip: Any, key: str, chunks: list) -> tuple[list[tuple[str, l
             if word_id != 0 and isinstance(token, int):  # no special token, and no embedding
                 pieces.append((tokenizer.untokenize([(token, 1.0)])[0][1], position))
             position += 1
-    return (_sentencepiece_words if key == T5 else _byte_pair_words)(pieces), position
+    return (_sentencepiece_words if key in (T5, UMT5) else _byte_pair_words)(pieces), position
+
+
+def _qwen_pieces(clip: Any, chunks: list) -> tuple[list[tuple[str, list[int]]], int]:
+    """The words of the user's turn in Qwen2.5-VL's template, and the number of tokens from that turn on.
+
+    The host's text encoder leaves out what comes before it. A token that begins a word has its space.
+    """
+    tokens = [token for chunk in chunks for token, *_ in chunk]
+    turns = [i for i, token in enumerate(tokens) if token == TURN_START]
+    first = turns[1] if len(turns) > 1 else 0
+    first += 3 if tuple(tokens[first + 1 : first + 3]) == USER_LINE else 0
+    last = next((i for i in range(first, len(tokens)) if tokens[i] == TURN_END), len(tokens))
+    tokenizer = getattr(clip.tokenizer, QWEN)
+    found = [(i, tokens[i]) for i in range(first, last) if isinstance(tokens[i], int)]  # and no pictures
+    pieces = [(tokenizer.untokenize([(token, 1.0)])[0][1], i - first) for i, token in found]
+    return _byte_level_words(pieces), len(tokens) - first
+
+
+def _byte_level_words(pieces: list[tuple[str, int]]) -> list[tuple[str, list[int]]]:
+    """Words from the pieces of a byte-level tokenizer, whose words bring along the space before them.
+
+    Punctuation is a word of its own, and so is each piece of a script without spaces. A piece may end within a letter.
+    """
+    words: list[tuple[str, list[int]]] = []
+    for piece, position in pieces:
+        text = _decoded(piece)
+        if words and position == words[-1][1][-1] + 1 and _goes_on(_decoded(words[-1][0]), text):
+            words[-1] = words[-1][0] + piece, [*words[-1][1], position]
+        else:
+            words.append((piece, [position]))
+    return [(_decoded(piece).strip() + " ", indices) for piece, indices in words if _decoded(piece).strip()]
+
+
+def _goes_on(word: str, text: str) -> bool:
+    if BROKEN in (word[-1:], text[:1]):
+        return True
+    first, before = text[:1], word[-1:]
+    return first.isalnum() and before.isalnum() and max(first, before) < FIRST_WITHOUT_SPACES
 
 
 def _byte_pair_words(pieces: list[tuple[str, int]]) -> list[tuple[str, list[int]]]:

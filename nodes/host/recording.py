@@ -14,6 +14,7 @@ from realcompo_core.attention.source import AttentionEvent, NetworkPass
 from realcompo_core.text.tokens import CHUNK
 
 from .chunks import KINDS, whole_picture
+from .frames import Frames
 from .sources import attention_source, is_lookahead
 
 KEY = "realcompo_record"
@@ -41,15 +42,18 @@ class _Sampling:
         self._layers = recorder.kept(source.layers)
         self._sigmas: list[float] = []
         self._kept: dict[int, bool] = {}
-        self._size = (0, 0)
+        self._size, self._frames = (0, 0), 1
         self._guider: Any = None
 
     def sample(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         self._sigmas, self._kept, self._size = sigmas.tolist()[:-1], {}, tuple(noise.shape[-2:])
+        self._frames = Frames.of(noise).count or 1
         self._guider = executor.class_obj
         if self._sigmas:
             steps = len(self._sigmas)
-            size = self._recorder.begin(self._layers, self._size, self._length, len(noise), steps)
+            height, width = self._size
+            whole = self._frames * height, width
+            size = self._recorder.begin(self._layers, whole, self._length, len(noise), steps)
             kept = sum(self._recorder.wants(step) for step in range(steps))
             maps = len(self._recorder.branch.layers)
             self._tell(f"Attention: {kept} of {steps} steps, {maps} maps each, at most {size / 1e6:.0f} MB")
@@ -65,7 +69,7 @@ class _Sampling:
         if step is None:
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         names = self._names(options, sigma)
-        running = NetworkPass(self._size, tuple(names), text_length=c_crossattn.shape[1])
+        running = NetworkPass(self._size, tuple(names), "step", c_crossattn.shape[1], self._frames)
         options = self._source.patched(options, self._read, running, lambda _: names, self._layers)
         try:
             result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)

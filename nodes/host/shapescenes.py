@@ -23,13 +23,19 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.cldm.cldm import ControlNet as ControlNetwork
+from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.model_patcher import ModelPatcher
 from comfy.taesd.taesd import TAESD
 from torch import Tensor, nn
 
+from realcompo_core.errors import RealCompoError
 from shapescenes.files import load
 from shapescenes.layout_branch import GroundingNet, RasterGatedAttention
 from shapescenes.sizes import (
+    DIT_HEADS,
+    DIT_LAYERS,
+    DIT_PATCH,
+    DIT_WIDTH,
     HEADS,
     LATENT_CHANNELS,
     LATENT_SCALE,
@@ -74,6 +80,20 @@ UNET_CONFIG = {
     "legacy": False,
     "dtype": torch.float32,
 }
+DIT_CONFIG = {
+    "input_size": None,
+    "in_channels": LATENT_CHANNELS,
+    "patch_size": DIT_PATCH,
+    "depth": DIT_WIDTH // 64,  # the host's measure of the width
+    "num_blocks": DIT_LAYERS,
+    "adm_in_channels": TEXT_WIDTH,
+    "context_embedder_config": {
+        "target": "torch.nn.Linear",
+        "params": {"in_features": TEXT_WIDTH, "out_features": DIT_WIDTH},
+    },
+    "pos_embed_max_size": LATENT_SIDE // DIT_PATCH,
+    "num_patches": (LATENT_SIDE // DIT_PATCH) ** 2,
+}
 ENCODER_ONLY = ("out_channels", "transformer_depth_output")  # what a ControlNet has not
 CONTROLNET_CONFIG = {k: v for k, v in UNET_CONFIG.items() if k not in ENCODER_ONLY} | {"hint_channels": 3}
 
@@ -102,33 +122,98 @@ class LatentFormat(comfy.latent_formats.LatentFormat):
     latent_rgb_factors_bias = [0.321, 0.291, 0.223]
 
 
-class ModelConfig(comfy.supported_models_base.BASE):
+class ShapeScenes(comfy.supported_models_base.BASE):
     unet_extra_config: dict = {}
     latent_format = LatentFormat
     custom_operations = Operations
     supported_inference_dtypes = [torch.float32]
 
 
-VARIANTS = {"text to image": None, "TokenCompose": "tokencompose_lora"}  # of the UNet, with the weights of its LoRA
+class ShapeScenesDiT(comfy.supported_models_base.BASE):
+    unet_extra_config: dict = {}
+    sampling_settings = {"shift": 1.0}
+    latent_format = LatentFormat
+    supported_inference_dtypes = [torch.float32]
+
+
+class DiTNetwork(OpenAISignatureMMDITWrapper):
+    """The host counts patches as if a side were one pixel longer, which with patches of one pixel is one too many."""
+
+    def cropped_pos_embed(self, hw, device=None):
+        height, width = hw
+        most = LATENT_SIDE // DIT_PATCH
+        if max(height, width) > most:
+            raise RealCompoError(
+                f"ShapeScenes Loader: the DiT draws at most {8 * LATENT_SIDE}x{8 * LATENT_SIDE} pixels, and this is "
+                f"{8 * width}x{8 * height}: choose a smaller size, or the variant 'text to image'"
+            )
+        return super().cropped_pos_embed((height - 1, width - 1), device)
+
+    def unpatchify(self, x, hw=None):
+        return super().unpatchify(x, (hw[0] - 1, hw[1] - 1))
+
+
+class DiT(comfy.model_base.SD3):
+    def __init__(self, device: torch.device):
+        comfy.model_base.BaseModel.__init__(
+            self, ShapeScenesDiT(DIT_CONFIG), comfy.model_base.ModelType.FLOW, device, DiTNetwork
+        )
+
+
+VARIANTS = {  # the network, and the LoRA that is merged into it
+    "text to image": ("unet", None),
+    "TokenCompose": ("unet", "tokencompose_lora"),
+    "DiT": ("dit", None),
+    "DiT with layout LoRA": ("dit", "dit_layout_lora"),
+}
 
 
 def load_model(variant: str = "text to image") -> ModelPatcher:
-    """The text-to-image UNet, or a fine-tuned one of VARIANTS."""
+    """The text-to-image UNet, or another one of VARIANTS."""
+    network, lora = VARIANTS[variant]
+    weights = load(network)
+    if lora is not None:
+        _merge(load(lora), weights)
     offload_device = comfy.model_management.unet_offload_device()
-    model = comfy.model_base.BaseModel(ModelConfig(UNET_CONFIG), comfy.model_base.ModelType.EPS, device=offload_device)
-    weights = load("unet")
-    if VARIANTS[variant] is not None:
-        _merge(load(VARIANTS[variant]), weights)
+    model = {"unet": _unet, "dit": _dit}[network](weights, offload_device)
+    return _patcher(model, comfy.model_management.get_torch_device(), offload_device)
+
+
+def _unet(weights: dict[str, Tensor], device: torch.device) -> comfy.model_base.BaseModel:
+    model = comfy.model_base.BaseModel(ShapeScenes(UNET_CONFIG), comfy.model_base.ModelType.EPS, device=device)
     names = comfy.utils.unet_to_diffusers(UNET_CONFIG)
     model.diffusion_model.load_state_dict({names[name]: weight for name, weight in weights.items()})
-    return _patcher(model, comfy.model_management.get_torch_device(), offload_device)
+    return model
+
+
+def _dit(weights: dict[str, Tensor], device: torch.device) -> comfy.model_base.BaseModel:
+    """The transformer as the host's SD3, whose heads are 64 wide unless it is told otherwise."""
+    model = DiT(device)
+    network = model.diffusion_model
+    for block in network.joint_blocks:
+        for half in (block.context_block, block.x_block):
+            half.attn.num_heads, half.attn.head_dim = DIT_HEADS, DIT_WIDTH // DIT_HEADS
+    state = network.state_dict()
+    names = comfy.utils.mmdit_to_diffusers(DIT_CONFIG)
+    for end in ("weight", "bias"):  # the host's table takes the block at `depth` for the last one
+        for i in (DIT_CONFIG["depth"] - 1, DIT_LAYERS - 1):
+            name = f"joint_blocks.{i}.context_block.adaLN_modulation.1.{end}"
+            swap = (None, comfy.utils.swap_scale_shift) if i == DIT_LAYERS - 1 else ()
+            names[f"transformer_blocks.{i}.norm1_context.linear.{end}"] = (name, *swap) if swap else name
+    for name, weight in weights.items():
+        place = names[name]
+        place, part, change = (place, None, None) if isinstance(place, str) else (*place, None)[:3]
+        target = state[place] if part is None else state[place].narrow(*part)
+        target.copy_(weight if change is None else change(weight))
+    network.load_state_dict(state)
+    return model
 
 
 def _merge(lora: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
     """Add a LoRA in the format of `tokencompose_core.lora.lora_state` to the weights, by diffusers' names of layers."""
     for key, down in lora.items():
         if key.endswith(".lora_A.weight"):
-            layer = key.removeprefix("unet.").replace(".lora_A.", ".")
+            layer = key.removeprefix("unet.").removeprefix("transformer.").replace(".lora_A.", ".")
             weights[layer] = weights[layer] + lora[key.replace("lora_A", "lora_B")] @ down
 
 

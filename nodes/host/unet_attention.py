@@ -45,6 +45,10 @@ class UNetAttention(ProjectionSource):
             )
         return found[downsampling]
 
+    def read_blocks(self, layers: Iterable[Layer]) -> list[nn.Module]:
+        """Modules that must not be checkpointed while these layers are read: none, as cross-attention never is."""
+        return []
+
     def patched(
         self,
         transformer_options: dict[str, Any],

@@ -31,6 +31,7 @@ import comfy.text_encoders.flux  # noqa: E402
 import comfy.text_encoders.sd3_clip  # noqa: E402
 import torch  # noqa: E402
 from comfy.ldm.flux.math import apply_rope  # noqa: E402
+from joint_models import FLUX, SD3, random_model  # noqa: E402
 from pack import load_nodes  # noqa: E402
 
 asyncio.run(load_nodes())
@@ -80,54 +81,6 @@ SDXL = UNET | {
     "num_classes": "sequential",
     "adm_in_channels": 1536 + 24,
 }
-SD3 = {
-    "input_size": None,
-    "in_channels": 16,
-    "patch_size": 2,
-    "depth": 2,
-    "adm_in_channels": 24,
-    "context_embedder_config": {
-        "target": "torch.nn.Linear",
-        "params": {"in_features": 48, "out_features": 128},
-    },
-    "qk_norm": "rms",
-    "pos_embed_max_size": 16,
-    "num_patches": 256,
-    "pos_embed_scaling_factor": None,
-    "x_block_self_attn_layers": [0],
-}
-FLUX = {
-    "image_model": "flux",
-    "in_channels": 16,
-    "out_channels": 16,
-    "vec_in_dim": 24,
-    "context_in_dim": 48,
-    "hidden_size": 32,
-    "mlp_ratio": 2.0,
-    "num_heads": 2,
-    "depth": 2,
-    "depth_single_blocks": 2,
-    "axes_dim": [4, 6, 6],
-    "theta": 10000,
-    "patch_size": 2,
-    "qkv_bias": True,
-    "guidance_embed": True,
-    "txt_ids_dims": [],
-}
-
-
-def random_model(family: str, config: dict):
-    """A MODEL with random weights of a usual size."""
-    settings = getattr(comfy.supported_models, family)(config)
-    settings.set_inference_dtype(torch.float32, None)
-    model = settings.get_model({}, device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    network = model.diffusion_model
-    for tensor in (*network.parameters(), *network.buffers()):  # SD3's table of positions is a buffer
-        scale = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.1
-        tensor.data = torch.randn(tensor.shape, generator=generator) * scale
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(model.eval(), load_device=cpu, offload_device=cpu)
 
 
 def conditioning(length: int, seed: int) -> list:

@@ -158,11 +158,11 @@ def check_short_memory_falls_back_to_the_same_picture():
     expected, seen = sampled(), []
     checkpointed = memory._checkpointed
 
-    def short(networks, everything):
+    def short(networks, everything, read=()):
         seen.append(everything)
         if len(seen) <= 2:
             raise comfy.model_management.OOM_EXCEPTION("simulated")
-        return checkpointed(networks, everything)
+        return checkpointed(networks, everything, read)
 
     memory._checkpointed = short
     try:
@@ -180,11 +180,11 @@ def check_item_by_item_each_has_its_own_conditioning():
     expected = sampled(mode="lookahead", positive=both)
     checkpointed, calls = memory._checkpointed, []
 
-    def short(networks, everything):
+    def short(networks, everything, read=()):
         calls.append(everything)
         if len(calls) % 3:  # twice in vain, then item by item
             raise comfy.model_management.OOM_EXCEPTION("simulated")
-        return checkpointed(networks, everything)
+        return checkpointed(networks, everything, read)
 
     memory._checkpointed = short
     try:

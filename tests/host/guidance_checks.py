@@ -356,11 +356,11 @@ def check_previews_show_the_moved_latent():
 def check_short_memory_gives_the_same_picture():
     wanted, checkpointed, calls = guided()[0], memory._checkpointed, []
 
-    def short(networks, everything):
+    def short(networks, everything, read=()):
         calls.append(everything)
         if len(calls) % 3:  # twice in vain, then item by item
             raise comfy.model_management.OOM_EXCEPTION("simulated")
-        return checkpointed(networks, everything)
+        return checkpointed(networks, everything, read)
 
     memory._checkpointed = short
     try:

@@ -156,6 +156,23 @@ def check_tokencompose():
     assert (WANTED["composed"] - WANTED["plain"]).abs().max() > 0.1
 
 
+def check_dit():
+    """Alone and with its LoRA, at two noise levels and a size that is not square; larger sizes are refused."""
+    sigma = WANTED["sigma"]
+    given = {"c_crossattn": WANTED["text"], "y": WANTED["pooled_text"]}
+    for variant, name in (("DiT", "dit"), ("DiT with layout LoRA", "dit_layout_lora")):
+        model = NODE.execute(width=128, height=128, batch_size=1, variant=variant).args[0].model
+        x = WANTED["narrow"]
+        same((x - model.apply_model(x, sigma, **given)) / sigma[:, None, None, None], WANTED[name])
+        try:
+            model.apply_model(torch.zeros(2, 8, 16, 17), sigma, **given)
+        except importlib.import_module("realcompo_core.errors").RealCompoError as error:
+            assert "at most 128x128" in str(error) and "136x128" in str(error)
+        else:
+            raise AssertionError("a larger size was not refused")
+    assert (WANTED["dit"] - WANTED["dit_layout_lora"]).abs().max() > 0.1
+
+
 def check_weights_are_read_only_when_they_are_asked_for():
     node = sys.modules[NODE.__module__]
     asked, used = [], node.output_is_used
