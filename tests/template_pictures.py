@@ -15,6 +15,7 @@ SIDE = 512
 PLATE, INK, QUIET = "#1d2430", "#f4f4f2", "#9aa6b8"
 FIDELITY, SPATIAL = "#2a78d6", "#d9861a"
 SD, SDXL, TOKENCOMPOSE = "any SD1.x checkpoint", "SDXL", "TokenCompose's UNet"
+REGIONS = "the same, phrases in regions"
 KINDS = {  # title, fidelity branch, spatial branch
     "realcompo_v1": ("RealCompo v1", SD, "SD1.5 with GLIGEN"),
     "realcompo_v2": ("RealCompo v2", TOKENCOMPOSE, "SD1.5 with GLIGEN"),
@@ -24,6 +25,9 @@ KINDS = {  # title, fidelity branch, spatial branch
     "layout_on_canvas": ("Boxes by hand", SD, "SD1.5 with GLIGEN"),
     "layout_by_local_llm": ("Layout by a local LLM", SD, "SD1.5 with GLIGEN"),
     "phrase_per_box": ("A phrase for each box", SD, "each phrase in its box"),
+    "regional_attention_flux": ("Regional attention, Flux", "Flux.1-dev", REGIONS),
+    "regional_attention_sd35": ("Regional attention, SD3.5", "SD3.5 Medium", REGIONS),
+    "regional_attention_qwen_image": ("Regional attention, Qwen", "Qwen-Image", REGIONS),
 }
 
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from realcompo_core.attention.losses import Objective, layout_guidance_loss
 from realcompo_core.attention.targets import object_targets
-from realcompo_core.diffusers.branch import UNetBranch
+from realcompo_core.diffusers.branch import DenoiserBranch
 from realcompo_core.diffusers.schedule import NoiseSchedule
 from realcompo_core.diffusers.unet_attention import UNetAttention
 from realcompo_core.guidance.balancer import Balancer
@@ -75,7 +75,7 @@ def branches(pipelines, guidance):
         conditioners = [Boxes(width)] if k else []
         if k:
             unet.position_net = Objects()
-        branch = UNetBranch(("fidelity", "spatial")[k], unet, schedule, text, text, 3.0, conditioners, objective)
+        branch = DenoiserBranch(("fidelity", "spatial")[k], unet, schedule, text, text, 3.0, conditioners, objective)
         if k and guidance is not None:
             own = Objective(guidance_layers(source.layers), targets, layout_guidance_loss)
             branch = GuidedBranch(branch, LayoutGuide(guidance), own, Schedule(sigmas))

@@ -110,7 +110,10 @@ ADAPTERS = {  # modules of the base's packages that another extra is for
 }
 OURS = ("realcompo_core", "tokencompose_core", "realcompo_cli", "shapescenes")
 TAGGERS = {"flair", "spacy"}  # `get_tagger` says how to install them
-DISTRIBUTIONS = {"PIL": "pillow"}  # where the package has another name than what is imported
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "huggingface_hub": "huggingface-hub",
+}  # where the package has another name than what is imported
 
 
 def modules_of(extra):

@@ -1,11 +1,11 @@
 """Layouts changed by rules: boxes worked out by hand, whom words mean, and what stays as it was."""
 
 import random
-import time
 from contextlib import suppress
 
 import numpy as np
 import pytest
+from endless import ends
 
 from realcompo_core.errors import LayoutError, ProviderError
 from realcompo_core.layout import Layout, LayoutObject
@@ -345,14 +345,12 @@ def test_random_instructions_end_in_valid_layouts_or_named_errors():
     assert done > 50
 
 
-def test_every_form_stays_fast_on_long_words():
-    start = time.monotonic()
+def test_every_form_ends_on_long_words():
     for verb in ("move", "make", "add", "swap", "mirror", "scale", "take"):
-        with suppress(ProviderError):
+        with ends(), suppress(ProviderError):
             after(f"{verb} {'to the left of ' * 19} and ?")
-        with pytest.raises(ProviderError, match="has no end within 300 characters"):
+        with ends(), pytest.raises(ProviderError, match="has no end within 300 characters"):
             after(f"{verb} {'to the left of ' * 10_000}")
-    assert time.monotonic() - start < 5
 
 
 def test_masks_and_keypoints_go_with_the_box():

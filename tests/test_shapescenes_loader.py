@@ -12,6 +12,7 @@ from shapescenes import models
 from shapescenes.files import load
 from shapescenes.tiny_vae import TinyVAE
 from shapescenes.tokenizer import tokenizer
+from shapescenes.train import DIT_LORA_LAYERS
 from tokencompose_core.lora import add_lora, lora_state, merge_lora, remove_lora
 
 TEXTS = ["a red circle to the left of a blue square", ""]
@@ -31,7 +32,34 @@ def random_weights(unet: torch.nn.Module) -> dict[str, dict]:
             parameter.normal_(std=0.3)
     lora = lora_state(unet)
     remove_lora(unet)
-    return {"segmentation_controlnet": weights, "tokencompose_lora": lora}
+    return {"segmentation_controlnet": weights, "tokencompose_lora": lora} | random_dit()
+
+
+def random_dit() -> dict[str, dict]:
+    """The transformer's weights, and those of a LoRA on it, far from 0 everywhere."""
+    model = models.dit()
+    state = {
+        name: w + 0.3 * torch.randn(w.shape) / max(1, w[0].numel()) ** 0.5 for name, w in model.state_dict().items()
+    }
+    state["pos_embed.pos_embed"] = model.state_dict()["pos_embed.pos_embed"]
+    add_lora(model, 2, DIT_LORA_LAYERS)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".up.weight"):
+            parameter.normal_(std=0.3)
+    return {"dit": state, "dit_layout_lora": lora_state(model, "transformer")}
+
+
+@torch.no_grad()
+def velocities(weights: dict, x, text, pooled, sigma) -> dict[str, torch.Tensor]:
+    """Of the transformer alone and with its LoRA, at two noise levels."""
+    found = {}
+    model = models.dit().eval()
+    model.load_state_dict(weights["dit"])
+    for name in ("dit", "dit_layout_lora"):
+        if name != "dit":
+            merge_lora(model, weights[name], "transformer")
+        found[name] = model(x, text, pooled, 1000 * sigma).sample
+    return found
 
 
 @torch.no_grad()
@@ -53,10 +81,14 @@ def reference() -> dict:
     nothing = objects | {"masks": torch.zeros_like(objects["masks"])}
     latent = fidelity.vae.encode(pictures * 2 - 1).latents
     weights = random_weights(fidelity.unet)
+    sigma, pooled_text = torch.tensor([0.9, 0.2]), objects["positive_embeddings"][0, :2].clone()
     narrow = x[..., :12].clone()
     composed = copy.deepcopy(fidelity.unet)
     merge_lora(composed, weights["tokencompose_lora"])
     return {
+        **velocities(weights, narrow, text, pooled_text, sigma),
+        "sigma": sigma,
+        "pooled_text": pooled_text,
         "weights": weights,
         "narrow": narrow,
         "controlled": controlled(fidelity.unet, weights["segmentation_controlnet"], narrow, t, text, pictures),

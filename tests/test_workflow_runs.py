@@ -19,7 +19,11 @@ STAND_INS = {  # for each output of a node, that of ShapeScenes Loader which tak
     "GLIGENLoader": [1],
     "ControlNetLoader": [5],
     "EmptyLatentImage": [4],
+    "EmptySD3LatentImage": [4],
+    "CLIPLoader": [2],
+    "VAELoader": [3],
 }
+TRANSFORMERS = "RealCompoApplyLayoutRegionalAttention"  # a node of workflows whose models are transformers
 OTHER_TESTS = {"layout_by_local_llm", "layout_on_canvas"}  # which need a language model, and the editor
 SHORT = {"width": 64, "height": 64, "steps": 2, "megapixels": 0.01}
 
@@ -33,12 +37,17 @@ def with_bundled_models(workflow: dict) -> dict:
             return [value[0], slots[value[0]][value[1]]] if value[0] in slots else value
         return SHORT.get(name, value) if value else value  # a width of 0 is none
 
+    kinds = {node["class_type"] for node in workflow.values()}
+    variant = "DiT" if TRANSFORMERS in kinds else "text to image"
     made = {}
     for key, node in workflow.items():
         inputs = {name: changed(name, value) for name, value in node["inputs"].items()}
         if key in slots:
             size = {name: inputs.get(name, SHORT[name]) for name in ("width", "height")}
-            made[key] = {"class_type": "RealCompoShapeScenesLoader", "inputs": {**size, "batch_size": 1}}
+            made[key] = {
+                "class_type": "RealCompoShapeScenesLoader",
+                "inputs": {**size, "batch_size": 1, "variant": variant},
+            }
         else:
             made[key] = {"class_type": node["class_type"], "inputs": inputs}
     return made

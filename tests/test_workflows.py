@@ -19,6 +19,7 @@ FOLDERS = {
     "ControlNetLoader": "controlnet",
     "GLIGENLoader": "gligen",
     "UNETLoader": "diffusion_models",
+    "VAELoader": "vae",
 }
 NAMES = [
     "quickstart",
@@ -45,6 +46,10 @@ NAMES = [
     "inpainting",
     "sweep",
     "tokencompose_train",
+    "quickstart_dit",
+    "regional_attention_flux",
+    "regional_attention_sd35",
+    "regional_attention_qwen_image",
 ]
 
 
