@@ -22,15 +22,17 @@ from transformers import (
     T5EncoderModel,
 )
 
+from realcompo_core.attention.excitation import attend_and_excite_loss
 from realcompo_core.attention.losses import Objective
+from realcompo_core.attention.source import AttentionEvent, NetworkPass
 from realcompo_core.diffusers import RealCompoPipeline
 from realcompo_core.diffusers.branch import DenoiserBranch
-from realcompo_core.diffusers.pipeline import Guided, located, regional_texts
+from realcompo_core.diffusers.pipeline import Guided, build_branch, located, regional_texts
 from realcompo_core.diffusers.request import Request
 from realcompo_core.diffusers.schedule import schedule_of
 from realcompo_core.diffusers.text_conditioning import phrase_groups, text_conditioning
 from realcompo_core.errors import BranchMismatchError, PhrasePastLimitError, RealCompoError
-from realcompo_core.guidance.attend_and_excite import AttendAndExcite
+from realcompo_core.guidance.attend_and_excite import AttendAndExcite, BoxDiff
 from realcompo_core.guidance.layout_guidance import LayoutGuidance
 from realcompo_core.guidance.settings import BalanceSettings
 from realcompo_core.layout import Layout, LayoutObject
@@ -315,10 +317,21 @@ def test_regions_act_in_the_first_share_of_the_steps(pair):
     assert not torch.equal(whole[0], none[0]) and not torch.equal(whole[2], none[2])
 
 
-def test_layout_guidance_descends(family, pair):
+EVERY_STEP = tuple((index / STEPS, 1.0) for index in range(STEPS))
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        LayoutGuidance(scale=1000.0, threshold=0.0, iterations=4, until=1.0),
+        AttendAndExcite(scale=1e6, until=1.0, refinements=EVERY_STEP, most=3),
+        BoxDiff(scale=1e6, until=1.0, refinements=EVERY_STEP, most=3),
+    ],
+    ids=lambda guidance: guidance.name,
+)
+def test_guidance_descends(family, pair, guidance):
     """On these networks' velocities, which have the sign opposite to a noise prediction's."""
     losses = []
-    guidance = LayoutGuidance(scale=1000.0, threshold=0.0, iterations=4, until=1.0)
     gradient = DenoiserBranch.gradient
 
     def watch(self, *args):
@@ -345,9 +358,10 @@ def test_what_does_not_go_together_is_refused(pair, family, tiny_pipelines):
         drawn(pair, balance=BalanceSettings(rule="superdiff", mode="one_pass"))
     with pytest.raises(RealCompoError, match="divisible by 16"):
         RealCompoPipeline(*pair)(PROMPT, LAYOUT, height=72, width=64)
-    for wrong in ({"composed": "prompt"}, {"structured": True}, {"layout_guidance": AttendAndExcite()}):
-        with pytest.raises(RealCompoError, match=f"{next(iter(wrong))}.*{family}"):
-            Guided(pair[0], **wrong)
+    with pytest.raises(RealCompoError, match=f"structured.*{family}"):
+        Guided(pair[0], structured=True)
+    with pytest.raises(RealCompoError, match="composed and regional"):
+        Guided(FAMILIES["SD3"](), composed="prompt", regional=True)
     with pytest.raises(RealCompoError, match="regional and phrase_strength"):
         Guided(pair[0], regional=True, phrase_strength=1.0)
     with pytest.raises(RealCompoError, match="UNet"):
@@ -355,5 +369,44 @@ def test_what_does_not_go_together_is_refused(pair, family, tiny_pipelines):
     with pytest.raises(RealCompoError, match="matches none of this transformer's blocks"):
         drawn(pair, layers="nothing")
     if family == "Flux":
+        with pytest.raises(RealCompoError, match="composed.*Flux"):
+            Guided(pair[0], composed="prompt")
         with pytest.raises(RealCompoError, match="negative_prompt"):
             drawn(pair, negative_prompt="blurry")
+
+
+def test_the_text_that_words_compete_in(family, pair):
+    """Attend-and-Excite's maps are a softmax over the text's own keys, of which SD3's first one is CLIP's start."""
+    branch, request = branch_of(pair[0])
+    x, sigma = torch.randn(1, 16, SIZE[0] // 8, SIZE[1] // 8), request.sigmas[0]
+    events: list[AttentionEvent] = []
+    with torch.no_grad(), branch._source.emitting(events.append, NetworkPass(tuple(x.shape[-2:]))):
+        branch._run(x, sigma, ("positive",))
+    event = next(event for event in events if event.layer == branch._objective.layers[0])
+    shares = (event.q @ event.k[:, :, event.text].mT * event.scale).softmax(-1)  # (B, heads, n, tokens)
+    words = shares[..., 1 if family == "SD3" else 0 :].mT.unflatten(-1, event.grid)
+    first = event.starts
+    group = located(pair[0], request)
+    every = replace(group, columns=torch.arange(words.shape[2])[None], members=torch.zeros(1, 2, words.shape[2]))
+    for g in range(2):
+        every.members[0, g, group.columns[0, group.members[0, g].bool()] - first] = 1
+    wanted = attend_and_excite_loss({"one": words}, every)
+    found = branch.gradient(x, sigma, AttendAndExcite().objective([], branch._objective.layers, group))
+    torch.testing.assert_close(found.losses, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_composed_predictions():
+    """Composable Diffusion's sum of the parts' own guided predictions."""
+    pipeline = sd3(4)
+    request = replace(request_for(pipeline), prompts=["a red circle | a blue square"], layouts=[Layout(())])
+    branch = build_branch("fidelity", Guided(pipeline, composed="prompt"), schedule_of(pipeline), request, 3.0)
+    x, sigma = torch.randn(1, 16, SIZE[0] // 8, SIZE[1] // 8), request.sigmas[1]
+    texts = (None, "a red circle", "a blue square")
+    with torch.no_grad():
+        alone = [
+            pipeline.transformer(x, timestep=torch.tensor([1000 * sigma]), **text_conditioning(pipeline, [t], 1, SIZE))
+            for t in texts
+        ]
+        nothing, *parts = (x - sigma * found.sample for found in alone)
+        wanted = nothing + sum(3.0 * (part - nothing) for part in parts)
+    torch.testing.assert_close(branch.denoise(x, sigma), wanted, atol=1e-4, rtol=1e-4)

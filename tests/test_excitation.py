@@ -185,7 +185,7 @@ def test_a_run_is_the_authors_loop_item_by_item(monkeypatch, method, seed, refin
 def readings(settings, losses, index=0):
     """How often each item moves in a step whose readings are `losses`, one list of items' after the other."""
     guide, answers = ExcitingGuide(settings, STEPS), []
-    moment, moves = Moment(index, 2.0, index / STEPS), torch.zeros(len(losses[0]), dtype=torch.int)
+    moment, moves = Moment(index, 2.0, index / STEPS, 5.0), torch.zeros(len(losses[0]), dtype=torch.int)
     while guide.due(moment, answers):
         losses_now = torch.tensor(losses[len(answers)])[:, None]
         answers.append(Gradient(torch.ones(len(losses_now), 1, 1, 1), losses_now, torch.empty(0)))

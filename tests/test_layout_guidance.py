@@ -194,7 +194,7 @@ def readings(guide, losses_of_steps, steps=10):
     """How often maps are read in each step, if the losses that are read are these."""
     counts = []
     for index, losses in enumerate(losses_of_steps):
-        moment, answers = Moment(index, 1.0, index / steps), []
+        moment, answers = Moment(index, 1.0, index / steps, 2.0), []
         while guide.due(moment, answers):
             answers.append(answer(losses[len(answers)]))
         counts.append(len(answers))
@@ -208,12 +208,12 @@ def test_when_the_latent_moves():
     for_good = LayoutGuidance(threshold=0.2, iterations=5, until=0.4, reset=False)
     assert readings(LayoutGuide(for_good), [high, low, high, high]) == [5, 2, 0, 0]
     assert readings(LayoutGuide(LayoutGuidance(scale=0.0)), [high]) == [0]
-    ten_of_51 = [Moment(i, 1.0, i / 51) for i in range(51)]
+    ten_of_51 = [Moment(i, 1.0, i / 51, 2.0) for i in range(51)]
     assert sum(LayoutGuide(LayoutGuidance()).due(moment, []) for moment in ten_of_51) == 10
 
 
 def test_items_stop_one_by_one():
-    guide, moment = LayoutGuide(LayoutGuidance(scale=2.0, threshold=0.2)), Moment(0, 3.0, 0.0)
+    guide, moment = LayoutGuide(LayoutGuidance(scale=2.0, threshold=0.2)), Moment(0, 3.0, 0.0, 10.0)
     x = g = torch.ones(2, 1, 1, 1)
     assert guide.due(moment, [])
     assert guide.move(x, g, moment).flatten().tolist() == [1 - 2 * 9, 1 - 2 * 9]
@@ -224,7 +224,7 @@ def test_items_stop_one_by_one():
 
 def test_what_may_not_move_does_not():
     guide = LayoutGuide(LayoutGuidance(scale=1.0), movable=torch.tensor([[[[1.0, 0.0]]]]))
-    moved = guide.move(torch.zeros(1, 2, 1, 2), torch.ones(1, 2, 1, 2), Moment(0, 1.0, 0.0))
+    moved = guide.move(torch.zeros(1, 2, 1, 2), torch.ones(1, 2, 1, 2), Moment(0, 1.0, 0.0, 2.0))
     assert moved[..., 0].eq(-1).all() and moved[..., 1].eq(0).all()
 
 

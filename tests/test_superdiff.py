@@ -76,8 +76,8 @@ def test_weights_are_the_papers_closed_form():
         x, conditional = some(2, *SHAPE), some(2, 2, *SHAPE)
         D = conditional + 3 * (conditional - some(2, 1, *SHAPE))  # guided away from one unconditional estimate
         if index == 1:  # a sampler's tentative latent counts no more than the last one of its step
-            densities.weights(some(2, *SHAPE), Moment(index, 2.8, 0.0), sigma_next, D, conditional)
-        found = densities.weights(x, Moment(index, sigma, 0.0), sigma_next, D, conditional)
+            densities.weights(some(2, *SHAPE), Moment(index, 2.8, 0.0, 8.84), sigma_next, D, conditional)
+        found = densities.weights(x, Moment(index, sigma, 0.0, 1 + sigma**2), sigma_next, D, conditional)
         path.append((x, conditional, sigma, sigma_next))
         for b in range(2):
             lead = 0.0
@@ -110,7 +110,7 @@ def test_weights_are_the_papers_closed_form():
 
 def test_branches_that_say_the_same_have_equal_weights():
     D = torch.randn(1, 1, *SHAPE).expand(1, 2, *SHAPE)
-    weights = EqualDensities().weights(torch.randn(1, *SHAPE), Moment(0, 2.0, 0.0), 1.0, D, D)
+    weights = EqualDensities().weights(torch.randn(1, *SHAPE), Moment(0, 2.0, 0.0, 5.0), 1.0, D, D)
     assert weights.flatten().tolist() == [0.5, 0.5]
 
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from realcompo_core.attention.losses import Objective
 from realcompo_core.attention.targets import Targets, object_targets
 from realcompo_core.errors import RealCompoError
-from realcompo_core.guidance.attend_and_excite import Excitation
 from realcompo_core.guidance.balancer import Balancer
 from realcompo_core.guidance.branch import Branch, branch_names
 from realcompo_core.guidance.latent_guidance import LatentGuidance, with_guidance
@@ -40,8 +39,7 @@ from .joined_passes import joined_passes
 from .messages import warn_on_node
 from .prompt_tokens import prompt_groups, with_places
 from .shapescenes import unknown_to
-from .sources import HostAttention, attention_source
-from .transformer_attention import TransformerAttention
+from .sources import attention_source
 
 CHANGES_GUIDANCE = {"sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function"}
 """Model options of nodes that make something of the unconditional estimate: their branch is guided to the end."""
@@ -96,7 +94,12 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self.trace = Trace(tuple(branch_names(len(branches))))
         self._layout = layout.validate()
         self._sources = [attention_source(model) for model in models]
-        _check_methods(self._sources, self._layout_guidance, models[0], self.settings)
+        self._is_flow = is_flow(models[0])
+        if self._is_flow and self.settings.rule == "superdiff":
+            raise RealCompoError(
+                "superdiff follows the densities of models that add noise to the signal, and this one is of flow "
+                "matching: choose another rule"
+            )
         self._layers = [source.choose(layers) for source in self._sources]
         self._detach_control = detach_control
         self._balancer: Balancer | None = None
@@ -175,7 +178,7 @@ class BalancedGuider(comfy.samplers.CFGGuider):
         self._own_options = model_options[0]
         count = len(latent.noise)
         objects = frames.repeated(covered_by_objects(self._layout, *size)).expand(count, -1, -1)
-        self._latent, self._sigmas, self._schedule = latent, sigmas, Schedule(sigmas.tolist())
+        self._latent, self._sigmas, self._schedule = latent, sigmas, Schedule(sigmas.tolist(), self._is_flow)
         self._unguided_below = self.settings.unguided_below(self._schedule, len(guiders), bool(self._groups))
         seeds = [((seed or 0) + b) % 2**63 for b in range(count)]
         layout = self._layout
@@ -364,26 +367,6 @@ class _OpenBranches(comfy.samplers.Sampler):
         """The callback for previews, which gets the estimate and the latent with the moves."""
         moved = self._guider.moved
         return callback and (lambda step, denoised, x, *rest: callback(step, moved(denoised), moved(x), *rest))
-
-
-def _check_methods(
-    sources: Sequence[HostAttention],
-    guidances: Sequence[LatentGuidance | None],
-    model: Any,
-    settings: BalanceSettings,
-) -> None:
-    """Raises RealCompoError for methods whose formulas are not for these models."""
-    for source, guidance in zip(sources, guidances, strict=True):
-        if isinstance(source, TransformerAttention) and isinstance(guidance, Excitation):
-            raise RealCompoError(
-                f"{guidance.name} compares a word's attention with that of all of CLIP's tokens, which this model does "
-                "not attend to alone: use Layout Guidance, or a UNet (SD1.x, SD2.x, SDXL)"
-            )
-    if settings.rule == "superdiff" and is_flow(model):
-        raise RealCompoError(
-            "superdiff follows the densities of models that add noise to the signal, and this one is of flow matching: "
-            "choose another rule"
-        )
 
 
 def _own_models(branches: Sequence[BranchInput]) -> list:

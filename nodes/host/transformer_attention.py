@@ -26,8 +26,8 @@ USUAL_DEPTH = 1 / 3  # of the blocks, where the one that is read by default lies
 class _Emission:
     """The patches of one pass through joint attention."""
 
-    def __init__(self, read: Subscriber, running: NetworkPass, names: Callable[[dict], list[str | None]]):
-        self._read, self._running, self._names_of = read, running, names
+    def __init__(self, read: Subscriber, running: NetworkPass, names: Callable[[dict], list[str | None]], starts: int):
+        self._read, self._running, self._names_of, self._starts = read, running, names, starts
         self._text = slice(0, running.text_length)
         self._names: list[str | None] = []
         self._layer: Layer | None = None  # the block that runs and has not attended to the text yet
@@ -65,7 +65,7 @@ class _Emission:
 
     def _emit(self, q: Tensor, k: Tensor, text: slice, grid: tuple[int, int], mask: Tensor | None) -> None:
         layer, self._layer = self._layer, None
-        of_all = q.shape[-1] ** -0.5, text, grid, self._running.stage, mask
+        of_all = q.shape[-1] ** -0.5, text, grid, self._running.stage, mask, self._starts
         for name, rows in conditioning_rows(self._names, len(q)):
             self._read(AttentionEvent(layer, name, q[rows], k[rows], *of_all))
 
@@ -95,6 +95,7 @@ class TransformerAttention:
     _emission: type[_Emission]
 
     def __init__(self, network: nn.Module):
+        self._starts = int(isinstance(network, MMDiT))  # the text's first tokens that stand for no word: CLIP's start
         blocks, heads, patch = self._parts(network)
         places = [(kind, i) for kind, found in blocks.items() for i in range(len(found))]
         self.layers = tuple(
@@ -141,7 +142,7 @@ class TransformerAttention:
 
         names: which conditioning each of the equal parts of a batch is, from the options of the pass.
         """
-        emission = self._emission(read, running, names)
+        emission = self._emission(read, running, names, self._starts)
         replacements = {**transformer_options.get("patches_replace", {})}
         blocks = {**replacements.get("dit", {})}
         for layer in layers:

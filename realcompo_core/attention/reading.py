@@ -61,11 +61,14 @@ class GradientReader:
     def read(self, event: AttentionEvent) -> None:
         if self.gradient is not None or event.layer.name in self._maps:  # gradient checkpointing runs a layer again
             return
-        asked, keys = self._objective, event.k.shape[2]
-        first, last, _ = event.text.indices(keys)
-        if asked.whole_text and not self._maps:
-            self._targets = asked.targets.among(text_columns(last - first))
-        columns = attention_columns(event.q, event.k, self._targets.columns + first, event.scale, mask=event.mask)
+        asked, k, mask = self._objective, event.k, event.mask
+        first, last, _ = event.text.indices(k.shape[2])
+        if asked.whole_text:  # its words compete with each other, not with the picture
+            k, mask = k[:, :, first:last], mask if mask is None else mask[..., first:last]
+            if not self._maps:
+                self._targets = asked.targets.among(_words(event, last - first))
+            first = 0
+        columns = attention_columns(event.q, k, self._targets.columns + first, event.scale, mask=mask)
         self._maps[event.layer.name] = columns.unflatten(-1, event.grid)
         if len(self._maps) < len(asked.layers):
             return
@@ -78,3 +81,8 @@ class GradientReader:
         if self._stop:
             raise StopForward
         torch.set_grad_enabled(False)
+
+
+def _words(event: AttentionEvent, tokens: int) -> list[int]:
+    """Which of so many tokens of the text compete in losses of the whole text: all but those that stand for no word."""
+    return text_columns(tokens) if event.starts is None else list(range(event.starts, tokens))

@@ -57,7 +57,8 @@ class AttentionEvent(NamedTuple):
 
     q: (B, heads, n, d), the picture's queries. k: (B, heads, T, d), all keys. text: which of the keys are the text's.
     scale: what q·k is multiplied by before the softmax. grid: height and width of the n queries. mask: (n, T) or
-    (B, 1, n, T) bool, which keys each query may attend to; None for all.
+    (B, 1, n, T) bool, which keys each query may attend to; None for all. starts: the text's first tokens that stand for
+    no word, where the text is one sequence; None for CLIP's sequences, one behind the other.
     """
 
     layer: Layer
@@ -69,6 +70,7 @@ class AttentionEvent(NamedTuple):
     grid: tuple[int, int]
     stage: Stage
     mask: Tensor | None = None
+    starts: int | None = None
 
 
 Subscriber = Callable[[AttentionEvent], None]

@@ -66,7 +66,7 @@ class SD3Denoiser:
         return self.network(x, timestep=timestep.expand(len(x)), **arguments, return_dict=False)[0]
 
     def source(self) -> JointAttention:
-        return JointAttention(self.network, self.patch, text_first=False)
+        return JointAttention(self.network, self.patch, text_first=False, starts=1)  # of CLIP
 
     def text_behind(self, arguments: dict[str, Any]) -> int | None:
         return arguments["encoder_hidden_states"].shape[1]
@@ -100,7 +100,7 @@ class FluxDenoiser:
         return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
     def source(self) -> JointAttention:
-        return JointAttention(self.network, self.patch, text_first=True)
+        return JointAttention(self.network, self.patch, text_first=True, starts=0)
 
     def text_behind(self, arguments: dict[str, Any]) -> int | None:
         return None

@@ -23,12 +23,13 @@ BLOCKS = {"transformer_blocks": "joint", "single_transformer_blocks": "single"}
 class JointAttention:
     """A transformer's blocks, in the order in which they run. patch: side in latent pixels.
 
-    text_first: whether the text's tokens stand before the picture's in the joint sequence. What a block attends with is
-    seen where it calls torch's scaled dot product, whatever its attention processor is.
+    text_first: whether the text's tokens stand before the picture's in the joint sequence. starts: how many of the
+    text's first tokens stand for no word. What a block attends with is seen where it calls torch's scaled dot product,
+    whatever its attention processor is.
     """
 
-    def __init__(self, network: nn.Module, patch: int, text_first: bool):
-        self._text_first = text_first
+    def __init__(self, network: nn.Module, patch: int, text_first: bool, starts: int):
+        self._text_first, self._starts = text_first, starts
         blocks = [
             (f"{kind} {i}", block)
             for name, kind in BLOCKS.items()
@@ -65,7 +66,7 @@ class JointAttention:
 
         Raises RealCompoError for an attention backend that does not use torch's scaled dot product.
         """
-        seen = _Seen(read, running, self._text_first)
+        seen = _Seen(read, running, self._text_first, self._starts)
         hooks = []
         for layer in self.layers if layers is None else layers:
             attention = self._blocks[layer].attn
@@ -88,9 +89,9 @@ def queries_and_keys(args: tuple, given: dict[str, Any]) -> tuple[Tensor, Tensor
 class _Seen(TorchFunctionMode):
     """Emits what the attention of a block that has begun computes with."""
 
-    def __init__(self, read: Subscriber, running: NetworkPass, text_first: bool):
+    def __init__(self, read: Subscriber, running: NetworkPass, text_first: bool, starts: int):
         super().__init__()
-        self._read, self._running, self._text_first = read, running, text_first
+        self._read, self._running, self._text_first, self._starts = read, running, text_first, starts
         self._layer: Layer | None = None
 
     def begin(self, layer: Layer, module: nn.Module, inputs: tuple) -> None:
@@ -127,4 +128,4 @@ class _Seen(TorchFunctionMode):
                 rows = slice(i * size, (i + 1) * size)
                 own = mask if mask is None or mask.ndim < 4 or len(mask) == 1 else mask[rows]
                 event = layer, name, q[rows, :, cells], k[rows], scale, tokens, grid, running.stage, own
-                self._read(AttentionEvent(*event))
+                self._read(AttentionEvent(*event, self._starts))

@@ -25,7 +25,6 @@ from ..errors import Cancelled, RealCompoError
 from ..guidance.balancer import Balancer
 from ..guidance.branch import Branch, branch_names
 from ..guidance.latent_guidance import LatentGuidance, with_guidance
-from ..guidance.layout_guidance import LayoutGuidance
 from ..guidance.presets import DEFAULT, preset
 from ..guidance.schedule import Schedule
 from ..guidance.settings import BalanceSettings
@@ -89,6 +88,8 @@ class Guided:
             raise RealCompoError(f"composed is {self.composed!r}: choose prompt, layout or None")
         if self.composed and self.phrase_strength:
             raise RealCompoError("composed and phrase_strength both say what becomes of phrases: give one of them")
+        if self.composed and self.regional:
+            raise RealCompoError("composed and regional both say what becomes of phrases: give one of them")
         if self.regional and self.phrase_strength:
             raise RealCompoError("regional and phrase_strength both say what becomes of phrases: give one of them")
         if self.composed and self.structured:
@@ -104,13 +105,14 @@ class Guided:
             )
         if family != "UNet" and getattr(self.pipeline, "controlnet", None) is not None:
             raise RealCompoError(f"ControlNets of {family} are for the nodes in ComfyUI: take regional attention here")
-        moved = self.layout_guidance is not None and not isinstance(self.layout_guidance, LayoutGuidance)
-        for name, given in (("composed", self.composed), ("structured", self.structured), ("layout_guidance", moved)):
-            if family != "UNet" and given:
-                raise RealCompoError(
-                    f"{name} is for UNets (SD1.x, SD2.x, SDXL), and this pipeline is {family}: take regional attention "
-                    "or LayoutGuidance"
-                )
+        if family != "UNet" and self.structured:
+            raise RealCompoError(
+                f"structured is for UNets (SD1.x, SD2.x, SDXL), and this pipeline is {family}: take regional attention"
+            )
+        if family == "Flux" and self.composed:
+            raise RealCompoError(
+                "composed needs an unconditional estimate, which Flux does not make: take regional attention"
+            )
 
     @property
     def stands_alone(self) -> bool:
@@ -339,8 +341,8 @@ def build_branch(
     if seen is None:
         return branch
     attention = denoiser.source()
-    chosen, schedule = attention.choose(request.layers), Schedule(request.sigmas)
-    return with_guidance(branch, guidance, attention.layers, chosen, seen, schedule)
+    chosen, levels = attention.choose(request.layers), Schedule(request.sigmas, isinstance(schedule, FlowSchedule))
+    return with_guidance(branch, guidance, attention.layers, chosen, seen, levels)
 
 
 def located(pipeline: DiffusionPipeline, request: Request) -> Targets | None:

@@ -103,11 +103,12 @@ class BoxDiff(Excitation):
 
 
 class ExcitingGuide:
-    """Moves the latent of one run: x ← x − scale · √s · (1 + σ²) · ∂L/∂x, each item of the batch by its own loss.
+    """Moves the latent of one run: x ← x − scale · √s · v · ∂L/∂x, each item of the batch by its own loss.
 
-    s falls from 1 to ½ over the steps. In most steps there is one move. At a refinement an item whose loss is above 1
-    minus the wanted attention moves on; the move that was made from a loss at or below it is the last of these, and one
-    more follows. movable: (B or 1, 1, h, w), how much of each pixel may move; None for all.
+    v is the latent's variance, 1 + σ², or (1 − σ)² + σ² of flow matching. s falls from 1 to ½ over the steps. In most
+    steps there is one move. At a refinement an item whose loss is above 1 minus the wanted attention moves on; the move
+    that was made from a loss at or below it is the last of these, and one more follows. movable: (B or 1, 1, h, w), how
+    much of each pixel may move; None for all.
     """
 
     def __init__(self, settings: Excitation, steps: int, movable: Tensor | None = None):
@@ -130,7 +131,7 @@ class ExcitingGuide:
 
     def move(self, variable: Tensor, gradient: Tensor, moment: Moment) -> Tensor:
         fallen = 1 - 0.5 * moment.index / max(self._steps - 1, 1)
-        step = self._settings.scale * fallen**0.5 * (1 + moment.sigma**2) * gradient
+        step = self._settings.scale * fallen**0.5 * moment.variance * gradient
         if self._moving is not None:
             step = step * self._moving.to(step)[:, None, None, None]
         if self._movable is not None:

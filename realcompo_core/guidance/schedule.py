@@ -8,24 +8,32 @@ from typing import NamedTuple
 
 
 class Moment(NamedTuple):
-    """One evaluation of the model. index: of its step, from 0. progress: the share of the steps that are done."""
+    """One evaluation of the model. index: of its step, from 0. progress: the share of the steps that are done.
+
+    variance: of the latent at this level, where the signal's is 1.
+    """
 
     index: int
     sigma: float
     progress: float
+    variance: float
 
 
 class Schedule:
-    """The noise levels of one sampling: n + 1 for n steps, falling."""
+    """The noise levels of one sampling: n + 1 for n steps, falling.
 
-    def __init__(self, sigmas: Sequence[float]):
+    is_flow: latents are (1 − σ) · signal + σ · noise (docs/method.md, R18), and not signal + σ · noise.
+    """
+
+    def __init__(self, sigmas: Sequence[float], is_flow: bool = False):
         self.sigmas = [float(sigma) for sigma in sigmas]
+        self.is_flow = is_flow
         self.steps = len(self.sigmas) - 1
 
     def moment(self, sigma: float) -> Moment:
         """An evaluation between two levels counts for the lower one; one below the last step's level for the last."""
         index = min(sum(level > sigma * (1 + 1e-6) for level in self.sigmas[:-1]), self.steps - 1)
-        return Moment(index, sigma, index / self.steps)
+        return Moment(index, sigma, index / self.steps, (1 - sigma if self.is_flow else 1) ** 2 + sigma**2)
 
     def level(self, share: float) -> float:
         """A noise level between that of the last step before this share of the steps is done, and the next one."""

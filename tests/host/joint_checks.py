@@ -58,7 +58,7 @@ shapes = importlib.import_module("realcompo_pack.nodes.host.shapescenes")
 
 from realcompo_core.attention.saved_tensors import keep_saved_tensors  # noqa: E402
 from realcompo_core.errors import RealCompoError  # noqa: E402
-from realcompo_core.guidance.attend_and_excite import AttendAndExcite  # noqa: E402
+from realcompo_core.guidance.attend_and_excite import AttendAndExcite, BoxDiff  # noqa: E402
 from realcompo_core.guidance.layout_guidance import LayoutGuidance  # noqa: E402
 from realcompo_core.guidance.settings import BalanceSettings  # noqa: E402
 from realcompo_core.layout import Layout, LayoutObject  # noqa: E402
@@ -481,7 +481,7 @@ def stop_at_third():
     return check
 
 
-def check_layout_guidance_descends():
+def check_guidance_descends():
     """The loss on the maps falls from move to move."""
     gradient_of, losses = branches.HostBranch.gradient, []
 
@@ -491,15 +491,22 @@ def check_layout_guidance_descends():
         return found
 
     for family in CONFIGS:
-        losses.clear()
         scale = 5000.0 if family in VIDEO else 20.0  # at this size its attention hardly depends on the latent
-        guidance = LayoutGuidance(scale=scale, threshold=0.0, iterations=5, until=1.0)
-        with patch.object(branches.HostBranch, "gradient", watch):
-            moved, _ = balanced(family, guidance=guidance, alone=True, run={"steps": 2})
-        assert not torch.equal(moved, own(family, model=MODELS[family][1], run={"steps": 2}))
-        for sigma in {sigma for sigma, _ in losses}:
-            of_step = [loss for level, loss in losses if level == sigma]
-            assert len(of_step) == 5 and of_step == sorted(of_step, reverse=True), (family, losses)
+        excited = 1e7 if family in VIDEO else 1e6
+        every_step = {"scale": excited, "until": 1.0, "refinements": ((0.0, 1.0), (0.5, 1.0)), "most": 4}
+        for guidance in (
+            LayoutGuidance(scale=scale, threshold=0.0, iterations=5, until=1.0),
+            AttendAndExcite(**every_step, words=("a corgi",)),
+            BoxDiff(**every_step),
+        ):
+            losses.clear()
+            with patch.object(branches.HostBranch, "gradient", watch):
+                moved, _ = balanced(family, guidance=guidance, alone=True, run={"steps": 2})
+            assert not torch.equal(moved, own(family, model=MODELS[family][1], run={"steps": 2}))
+            for sigma in {sigma for sigma, _ in losses}:
+                of_step = [loss for level, loss in losses if level == sigma]
+                assert len(of_step) == 5 and of_step == sorted(of_step, reverse=True), (family, guidance, losses)
+                assert of_step[0] > of_step[-1], (family, guidance, losses)
 
 
 def check_controlnets():
@@ -740,7 +747,6 @@ def check_what_acts_on_unets_is_refused_on_transformers():
 
 
 def check_methods_for_unets_are_refused_by_name():
-    refused("SD3", "Attend-and-Excite", guidance=AttendAndExcite())
     refused("Flux", "superdiff", rule="superdiff", mode="one_pass")
     refused("Flux", "1/4", "1/2", layers=4)
     for family, (model, _) in MODELS.items():
