@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -66,7 +67,14 @@ class Editor:
         self.page.get_by_role("button", name="Templates").first.click()
         dialog = self.page.get_by_role("dialog")
         dialog.get_by_text(pack, exact=True).click()
-        dialog.get_by_test_id(f"template-workflow-{name}").click()
+        cards = dialog.get_by_test_id(re.compile("^template-workflow-"))
+        wanted = dialog.get_by_test_id(f"template-workflow-{name}")
+        cards.first.wait_for()
+        while not wanted.count():  # the dialog makes more cards as one scrolls
+            known = cards.count()
+            cards.last.scroll_into_view_if_needed()
+            cards.nth(known).wait_for(state="attached")
+        wanted.click()
         self.page.wait_for_function(f"before => {TAB} !== before", arg=before)
 
     def help(self, kind: str) -> str:
