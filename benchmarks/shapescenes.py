@@ -143,9 +143,13 @@ DIT_ROWS = ("text_to_image", "layout_branch", "lookahead", "one_pass", "region_b
 
 
 def dit_rows() -> list[Row]:
-    """The transformers: each alone, constant mixes, static regions and schedules, and both modes of the balancer."""
+    """The transformers: each alone, constant mixes, static regions and schedules, and both modes of the balancer.
+
+    `one_pass_t1_0.4` is the end of balancing that `dit_settings.py` chose, the others are as for the UNets.
+    """
     constant = {f"mix_{n / 10}" for n in range(1, 10)}
-    chosen = [row for row in rows() if row.name in {*DIT_ROWS, *constant}]
+    earlier = Row("one_pass_t1_0.4", replace(DEFAULTS["balance"], t1=0.4))
+    chosen = [row for row in rows() if row.name in {*DIT_ROWS, *constant}] + [earlier]
     return [replace(row, system="dit", options={"steps": DIT_DEFAULTS["steps"]}) for row in chosen]
 
 
@@ -272,7 +276,7 @@ def made(name: str) -> System:
 def write(path: Path, done: dict[str, dict], scenes: list[Scene], real: np.ndarray, judge: Judge) -> None:
     is_dit = all(row["system"] == "dit" for row in done.values())
     options = DIT_DEFAULTS if is_dit else DEFAULTS
-    order = {row.name: i for i, row in enumerate(rows())}
+    order = {row.name: i for i, row in enumerate(dit_rows() if is_dit else rows())}
     document = {
         "command": f"python benchmarks/shapescenes.py {'--dit ' * is_dit}--prompts {len(scenes)}",  # at once, or by row
         "prompts": len(scenes),

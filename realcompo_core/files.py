@@ -6,12 +6,15 @@ import errno
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 PART = ".part"
+STALE = 3600
+"""Seconds after which nobody is writing a part of a file any more."""
 
 
 @contextmanager
@@ -45,6 +48,17 @@ def write_file(path: str | Path, content: bytes | str, *, sync: bool = False, sh
     """Write `content` (text as UTF-8) as `replacing` does. Raises OSError."""
     with replacing(path, sync=sync, shared=shared) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove_stale_parts(folder: str | Path) -> None:
+    """Remove what killed writers of `replacing(…, shared=True)` left anywhere in `folder`, once it is an hour old.
+
+    Until then it may be of a process that is writing, on this machine or another.
+    """
+    for part in Path(folder).rglob(f"*{PART}"):
+        with suppress(OSError):  # another process may have removed or finished it
+            if part.is_file() and time.time() - part.stat().st_mtime > STALE:
+                part.unlink()
 
 
 def read_file(path: str | Path) -> bytes:

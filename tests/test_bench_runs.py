@@ -103,7 +103,22 @@ def test_a_run_killed_at_20_moments_is_that_of_an_uninterrupted_one(tmp_path):
         each["scores"]["groups"].pop("What a picture costs")
         del each["run"]
     assert scores[0] == scores[1]
+    assert not list(again.pictures_folder.rglob("*.part"))
+    for part in again.folder.rglob("*.part"):  # of killed processes, and swept when they are old
+        os.utime(part, (0, 0))
+    killed_bench.go_on(again.folder, tmp_path / "own.json", tmp_path / "log.txt")
     assert not list(tmp_path.rglob("*.part"))
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == drawings
+
+
+def test_parts_of_killed_writers_are_swept_when_they_are_old(tmp_path, request_of):
+    run = Run.open(tmp_path / "run", request_of(), "test")
+    old, young = (run.folder / "prompts" / f"own.json.{name}.part" for name in ("old", "young"))
+    for part in (old, young):
+        part.write_text("{")
+    os.utime(old, (0, 0))
+    Run.open(tmp_path / "run", request_of(), "test")
+    assert young.exists() and not old.exists()  # another process may be writing the young one
 
 
 @needs_limits

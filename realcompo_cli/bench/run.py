@@ -31,7 +31,7 @@ from realcompo_core.bench.registry import benchmark_of as core_benchmark_of
 from realcompo_core.bench.scores import Picture
 from realcompo_core.bench.seen import Seen
 from realcompo_core.errors import RealCompoError
-from realcompo_core.files import write_file
+from realcompo_core.files import remove_stale_parts, write_file
 from shapescenes.benchmark import ShapeScenes
 
 from ..files import Files, OutputError
@@ -147,6 +147,7 @@ class Run:
     def open(cls, folder: Path, request: Request, command: str) -> Run:
         """The run in this folder, made if it is not there. Raises RunError where it is one of another request."""
         asked = request.document()
+        remove_stale_parts(folder)
         if (folder / "run.json").exists():
             run = cls(folder)
             if changed := _difference(run.asked, asked):
