@@ -8,6 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from realcompo_core.layout.drawing import draw_layout
+from realcompo_core.layout.keypoints import from_pose_keypoints
+from realcompo_core.layout.layout import Layout
 from realcompo_core.providers import get_provider
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
@@ -28,6 +30,9 @@ KINDS = {  # title, fidelity branch, spatial branch
     "regional_attention_flux": ("Regional attention, Flux", "Flux.1-dev", REGIONS),
     "regional_attention_sd35": ("Regional attention, SD3.5", "SD3.5 Medium", REGIONS),
     "regional_attention_qwen_image": ("Regional attention, Qwen", "Qwen-Image", REGIONS),
+    "controlnet_flux": ("Poses, Flux", "Flux.1-dev", "the same with a ControlNet"),
+    "controlnet_sd35": ("Edges, SD3.5", "SD3.5 Large", "the same with a ControlNet"),
+    "controlnet_qwen_image": ("Poses, Qwen-Image", "Qwen-Image", "the same with a ControlNet"),
 }
 
 
@@ -47,9 +52,16 @@ def plate(title: str, fidelity: str, spatial: str) -> Image.Image:
 
 
 def layout_picture(name: str) -> Image.Image:
-    """The layout that `rules` makes of the template's prompt; on the canvas with the handles that one drags."""
+    """The template's layout, or what `rules` makes of its prompt; on the canvas with the handles that one drags."""
     workflow = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
-    layout = get_provider("rules").propose(workflow["prompt"]["inputs"]["value"], (SIDE, SIDE))
+    given = workflow["layout"]["inputs"]
+    if "layout_json" in given:
+        layout = Layout.from_json(given["layout_json"])
+    elif "keypoints" in given:
+        poses = workflow["poses"]["inputs"]["value"]
+        layout = from_pose_keypoints(poses, phrases=given["phrases"].splitlines())
+    else:
+        layout = get_provider("rules").propose(workflow["prompt"]["inputs"]["value"], (SIDE, SIDE))
     image = draw_layout(layout, (SIDE, SIDE)).convert("RGB")
     if name == "layout_on_canvas":
         draw = ImageDraw.Draw(image)

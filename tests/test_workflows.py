@@ -50,6 +50,9 @@ NAMES = [
     "regional_attention_flux",
     "regional_attention_sd35",
     "regional_attention_qwen_image",
+    "controlnet_flux",
+    "controlnet_sd35",
+    "controlnet_qwen_image",
 ]
 
 
