@@ -433,6 +433,46 @@ def check_precisions():
         assert all(p.dtype == q.dtype and torch.equal(p.float(), q.float()) for p, q in zip(after, before, strict=True))
 
 
+class Quantised(torch.nn.Module):
+    """A linear layer as GGUF files have it: whole numbers with a scale for each row, dequantised while it runs."""
+
+    def __init__(self, layer: torch.nn.Linear):
+        super().__init__()
+        weight = layer.weight.detach()
+        self.scale = weight.abs().amax(1, keepdim=True) / 127
+        self.weight = torch.nn.Parameter((weight / self.scale).round().to(torch.int8), requires_grad=False)
+        self.bias = layer.bias
+
+    def dequantised(self) -> torch.Tensor:
+        return self.weight.float() * self.scale
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.dequantised().to(x), self.bias)
+
+
+def check_quantised_layers():
+    """Layers whose weights are whole numbers stay so; what is read through them is what their values give."""
+    for family in CONFIGS:
+        with torch.inference_mode():
+            quantised, plain = ((load(family, 1), load(family, 2)) for _ in range(2))
+            for model, reference in zip(quantised, plain, strict=True):
+                network = model.model.diffusion_model
+                layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)}
+                for name, layer in layers.items():
+                    if "block" in name:
+                        network.set_submodule(name, Quantised(layer))
+                        values = network.get_submodule(name).dequantised()
+                        reference.model.diffusion_model.get_submodule(name).weight.data.copy_(values)
+        samples, trace = balanced(family, models=quantised, t1=1.0)
+        expected, exact = balanced(family, models=plain, t1=1.0)
+        torch.testing.assert_close(samples, expected, rtol=1e-3, atol=1e-4)
+        for step, reference in zip(trace.read_steps, exact.read_steps, strict=True):
+            assert (step.gradient > 0).all()
+            torch.testing.assert_close(step.gradient, reference.gradient, rtol=1e-3, atol=1e-7)
+        found = [m for m in quantised[0].model.diffusion_model.modules() if isinstance(m, Quantised)]
+        assert len(found) > 10 and all(m.weight.dtype == torch.int8 and m.weight.grad is None for m in found)
+
+
 def check_short_memory():
     """More is computed again, then one picture at a time; the result is the same, and one picture may be too much."""
     error = comfy.model_management.OOM_EXCEPTION
