@@ -22,7 +22,7 @@ class ComposableDiffusion(io.ComfyNode):
             description="The parts of a prompt are guided to one by one: AND, and NOT by a negative weight.",
             search_aliases=["AND", "compositional prompt", "composable diffusion", "combine prompts"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.x, SD2.x or SDXL model."),
+                io.Model.Input("model", tooltip="A UNet (SD1.x, SD2.x, SDXL), SD3, Flux, Qwen-Image or Wan."),
                 io.Clip.Input("clip", tooltip="The CLIP that encodes the parts."),
                 io.String.Input(
                     "prompt",

@@ -19,6 +19,7 @@ from realcompo_core.text.tokens import phrase_spans
 from .joined_passes import calculate
 from .messages import warn_on_node
 from .prompt_tokens import prompt_pieces
+from .regional import has_regions
 from .sources import cross_attention
 
 FUNCTION = "sampler_calc_cond_batch_function"  # in the host's model options: (conditionings) -> predictions
@@ -26,7 +27,7 @@ NOT_SAMPLED = (
     "Structured Diffusion changes nothing: none of the conditionings is the layout's prompt as the connected CLIP "
     "encodes it. Wire the output `prompt` of LLM Layout to the CLIP Text Encode of this model"
 )
-OF_TEXT = ("c_crossattn", "y")  # what the host makes of a text for the network
+OF_TEXT = ("c_crossattn", "y", "attention_mask")  # what the host makes of a text for the network
 SAME = 1e-2  # largest difference, by the largest value, of encodings that are one
 
 
@@ -95,13 +96,20 @@ def _encoded(clip: Any, text: str) -> tuple[Tensor, dict]:
 
 def _with_text(entry: dict, text: tuple[Tensor, dict], args: dict) -> dict:
     """A conditioning that the host has prepared, with another text."""
+    if has_regions(entry):
+        raise RealCompoError(
+            "Composable Diffusion puts its parts in place of the texts that Apply Layout (Regional Attention) has "
+            "encoded: take one of them off"
+        )
     tensor, options = text
     x = args["input"]
     known = {"width": x.shape[-1] * 8, "height": x.shape[-2] * 8, "prompt_type": "positive"} | entry
     known |= {"cross_attn": tensor, "pooled_output": options.get("pooled_output"), "noise": x, "device": x.device}
+    known["attention_mask"] = options.get("attention_mask")
     made = args["model"].extra_conds(**known)
     of_text = {key: made[key] for key in OF_TEXT if key in made}
-    return {**entry, "model_conds": {**entry["model_conds"], **of_text}, "uuid": uuid4()}
+    kept = {key: cond for key, cond in entry["model_conds"].items() if key not in OF_TEXT}
+    return {**entry, "model_conds": {**kept, **of_text}, "uuid": uuid4()}
 
 
 def _structured_patch(whole: Tensor, values: Tensor, sampling: _Sampling) -> Callable:

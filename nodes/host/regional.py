@@ -45,7 +45,7 @@ def regional(conditioning: Sequence[list], layout: Layout, clip: Any) -> list[li
         if not covers_picture(options):
             changed.append(part)
             continue
-        if any(hook.hook_id == KEY for hook in getattr(options.get("hooks"), "hooks", ())):
+        if has_regions(options):
             raise RealCompoError(
                 "conditioning: it already has an Apply Layout (Regional Attention): put all objects into one layout"
             )
@@ -61,6 +61,11 @@ def regional(conditioning: Sequence[list], layout: Layout, clip: Any) -> list[li
         entry = [torch.cat(texts, 1), {**options, **values}]
         changed.append(_hooked(entry, RegionalTexts(layout, tuple(part.shape[1] for part in texts))))
     return changed
+
+
+def has_regions(options: dict) -> bool:
+    """Whether this is of a conditioning that `regional` gave."""
+    return any(hook.hook_id == KEY for hook in getattr(options.get("hooks"), "hooks", ()))
 
 
 def _encoded(clip: Any, phrase: str) -> tuple[Tensor, dict]:
